@@ -7,9 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import ROOT
+from tests.servers import Handler, Server
 
+from maskcast.diagnostics.tracking import check_run_storage
 from maskcast.errors import MaskcastError
 from maskcast.runner.mlflow_client import new_client
+from maskcast.runner.mlflow_errors import MIN_SERVER
 from maskcast.runner.mlflow_uri import default_folder
 
 
@@ -68,3 +72,27 @@ def test_no_host_is_told_of_a_run_unless_one_wants_it(
     command = [sys.executable, "-c", ASKED]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert asked in done.stdout
+
+
+def test_an_old_server_is_refused_wherever_it_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Old(Handler):
+        """Says its version, as MLflow does, and knows nothing else."""
+
+        def do_GET(self) -> None:
+            is_version = self.path == "/version"
+            self.send_response(200 if is_version else 404)
+            self.end_headers()
+            self.wfile.write(b"2.22.0" if is_version else b"")
+
+    with Server(Old) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        for asks in (new_client, lambda: check_run_storage(server.url)):
+            with pytest.raises(
+                MaskcastError, match=r"has version 2\.22\.0, which is too old; upgrade it to 3\.17"
+            ):
+                asks()
+
+
+def test_the_oldest_server_is_of_the_same_version_as_the_oldest_client() -> None:
+    assert f'"mlflow-skinny>={MIN_SERVER},' in (ROOT / "pyproject.toml").read_text()
+    assert f"MLflow ({MIN_SERVER} or later)" in (ROOT / "docs/servers.md").read_text()

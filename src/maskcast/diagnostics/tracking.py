@@ -11,7 +11,7 @@ from maskcast.diagnostics.mlflow_api import MlflowApi
 from maskcast.errors import MaskcastError
 from maskcast.reading import parsing
 from maskcast.runner.mlflow_client import check_database, new_client
-from maskcast.runner.mlflow_errors import convert_mlflow_errors
+from maskcast.runner.mlflow_errors import check_server_version, convert_mlflow_errors
 from maskcast.runner.mlflow_run import EXPERIMENT
 from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, redacted_uri, tracking_uri
 from maskcast.storage.s3 import open_bucket
@@ -80,6 +80,7 @@ def _version(server: MlflowApi) -> str:
     version: str = response.text.strip()
     if not response.ok or "<" in version:
         raise MaskcastError(f"{server.shown}: does not respond like an MLflow server; fix {TRACKING_URI}")
+    check_server_version(server.shown, version)
     return version
 
 

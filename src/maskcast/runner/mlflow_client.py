@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import uuid
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from maskcast.locks import exclusive_lock
 from maskcast.memory import gc_paused
 from maskcast.progress import log_if_slow
 from maskcast.redaction import redacted
-from maskcast.runner.mlflow_errors import convert_mlflow_errors
+from maskcast.runner.mlflow_errors import check_server_version, convert_mlflow_errors
 from maskcast.runner.mlflow_moved import update_locations
 from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, redacted_uri, sqlite_uri, tracking_uri
 from maskcast.runner.outputs import partial_path, remove
@@ -30,8 +31,8 @@ def new_client(*, read_only: bool = False) -> Any:
         read_only: whether access is read-only; then a missing database is not created.
 
     Raises:
-        MaskcastError: the address is invalid, a database cannot be created, does not exist for a query, or its
-            driver is not installed.
+        MaskcastError: the address is invalid, the server is too old, or a database cannot be created, does not
+            exist for a query, or its driver is not installed.
     """
     uri = tracking_uri()
     check_database(uri, read_only)
@@ -42,6 +43,8 @@ def new_client(*, read_only: bool = False) -> Any:
         import mlflow
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # else one line per table of a new database
+        if uri.startswith(("http://", "https://")):
+            _check_server(uri)
         path = database_file(uri)
         if path is not None and not read_only and _is_empty(path):
             _create_database(path.resolve())
@@ -114,6 +117,19 @@ def check_database(uri: str, read_only: bool) -> None:
             f"{path}: cannot be {access} ({error.strerror}); set {TRACKING_URI} to another database, or change to "
             "another folder"
         ) from None
+
+
+@cache
+def _check_server(uri: str) -> None:
+    """Checks the version of a server once per process; one that does not tell it is left to later requests."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    response = http_request(
+        get_default_host_creds(uri), "/version", "GET", max_retries=0, raise_on_status=False, timeout=20
+    )
+    if response.ok:
+        check_server_version(redacted(uri), response.text)
 
 
 def _is_empty(path: Path) -> bool:

@@ -17,18 +17,40 @@ PERMANENT_ERRORS = frozenset(
     {"SSLError", "InvalidURL", "InvalidSchema", "MissingSchema", "InvalidHeader", "InvalidProxyURL"}
     | {"TooManyRedirects"}
 )
+MIN_SERVER = "3.17"  # version of MLflow's server; pyproject.toml asks for the same of its client
 REFUSED_LOGIN = r"authentication failed|access denied|does not exist|unknown database|no pg_hba\.conf"
 ACCOUNT = "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 REMEDIES = {
     "UNAUTHENTICATED": ACCOUNT,
     "CUSTOMER_UNAUTHORIZED": ACCOUNT,
     "PERMISSION_DENIED": f"{ACCOUNT}; or ask an administrator of the server for this right",
-    "ENDPOINT_NOT_FOUND": f"no MLflow server at this address; fix {TRACKING_URI}",
+    "ENDPOINT_NOT_FOUND": (
+        f"no MLflow server at this address, or one older than {MIN_SERVER}; fix {TRACKING_URI}, or "
+        "upgrade the server"
+    ),
 }
 PROXY = "check that the proxy is running, and fix HTTPS_PROXY, HTTP_PROXY or NO_PROXY"
 TLS = "use http:// if the server has no TLS, or set MLFLOW_TRACKING_SERVER_CERT_PATH to its CA certificate"
 MAX_TEXT = 600  # characters of MLflow's message that are shown: enough to include the cause at its end
 UPGRADE = "back up the database, then run `mlflow db upgrade` on it once"
+
+
+def check_server_version(shown: str, version: str) -> None:
+    """Checks the version that a server says it has; other text is not checked.
+
+    Args:
+        shown: address of the server, without a password.
+        version: response of the server.
+
+    Raises:
+        MaskcastError: it is too old.
+    """
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found and tuple(map(int, found.groups())) < tuple(map(int, MIN_SERVER.split("."))):
+        raise MaskcastError(
+            f"{shown}: the MLflow server has version {version.strip()}, which is too old; upgrade it to "
+            f"{MIN_SERVER} or later, or fix {TRACKING_URI}"
+        )
 
 
 @contextmanager

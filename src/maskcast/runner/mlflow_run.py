@@ -10,6 +10,7 @@ import re
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from maskcast.digest import DVC_HASH
 from maskcast.errors import MaskcastError
@@ -39,13 +40,15 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
         key_file: has the key of the run of a killed process, if there was one.
 
     Raises:
-        MaskcastError: an environment variable names an unusable run or experiment.
+        MaskcastError: an environment variable names an unusable run or experiment, or a server on another machine
+            stores files in a folder of its own.
     """
     from mlflow.entities import RunTag
 
     run_id, name = env_value("MLFLOW_RUN_ID"), env_value("MLFLOW_EXPERIMENT_NAME")
     external = None if run_id is None else _external_run(client, run_id)
     experiment = _experiment(client, name) if external is None else external.info.experiment_id
+    _check_folder(client, experiment)
     resumed = _resumable_run(client, experiment, origin, key_file)
     if resumed is not None:
         client.update_run(resumed.info.run_id, status="RUNNING")
@@ -70,6 +73,31 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
     created = client.create_run(experiment, run_name=origin.title, tags=tags)
     _log_missing(client, created, origin)
     return str(created.info.run_id)
+
+
+def _check_folder(client: Any, experiment_id: str) -> None:
+    """Checks that the folder where a server has the files of runs is the same folder here, if it is one.
+
+    Clients write to it directly. It is the same if it has files of the last finished runs; before the first run,
+    if the folder around it exists.
+
+    Raises:
+        MaskcastError: it is another folder.
+    """
+    if not tracking_uri().startswith(("http://", "https://")):
+        return
+    location = urlsplit(client.get_experiment(experiment_id).artifact_location)
+    if location.scheme not in ("", "file"):
+        return
+    folder = Path(unquote(location.path))
+    finished = client.search_runs([experiment_id], "attributes.status = 'FINISHED'", max_results=20)
+    here = any((folder / run.info.run_id).is_dir() for run in finished) if finished else folder.parent.is_dir()
+    if not here:
+        raise MaskcastError(
+            f"{redacted_uri()}: this server has files of runs in its own folder {folder}, so they would be "
+            "written to another disk here; start the server with --artifacts-destination on a new database, or "
+            "set another MLFLOW_EXPERIMENT_NAME"
+        )
 
 
 def _resumable_run(client: Any, experiment: str, origin: Origin, key_file: Path) -> Any:
