@@ -4,9 +4,10 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import pytest
 from pydantic import Field
 from tests import servers
 from tests.conftest import write_store
+from tests.integration.mlflow_server import mlflow_server
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params, is_false
-from maskcast.registry.lineage import upstream_runs
+from maskcast.registry.lineage import lineage, upstream_runs
 from maskcast.registry.store import Registry
 from maskcast.runner import tracking
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
@@ -167,7 +169,8 @@ def refused(folder: Path, said: str) -> None:
             "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
         ),
         (403, b"not you", "check MLFLOW_TRACKING_USERNAME .*or ask an administrator"),
-        (404, b"<html>nothing here", "no MLflow server at this address; fix MLFLOW_TRACKING_URI"),
+        (404, b"<html>nothing here", "no MLflow server at this address, or one older than 3.17; fix"),
+        (200, b"2.22.1", "has version 2.22.1, which is too old; upgrade it to 3.17 or later"),
         (200, b"<html>please log in", "MLflow error: .*fix the cause or MLFLOW_TRACKING_URI"),
         (200, b'{"experiment": 3}', "MLflow error: .*experiment.*; fix the cause or MLFLOW_TRACKING_URI"),
     ],
@@ -328,6 +331,49 @@ def test_what_is_given_from_outside_is_joined(
     registry = Registry("joined")
     behind = upstream_runs(registry, registry.find(str(number)))
     assert [each.info.run_id for each in behind] == [joined.info.run_id, below.info.run_id]
+
+
+def test_the_lineage_of_a_version_has_the_runs_of_every_experiment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a run on a machine whose clock is ahead; what no run has made is said."""
+    for experiment, stage in (("training", "train_masker"), ("scores", "evaluate")):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
+        name = "clips" if stage == "train_masker" else "masker"
+        of = Origin.of(stage, ExampleParams(), {name: folder / name})
+        with tracked_run(of, folder / stage / "mlflow_run_id") as run:
+            if stage == "train_masker":
+                (folder / "masker").write_text("weights")
+                run.outputs({"masker": folder / "masker"})
+    client = client_of(folder)
+    (trained,), (scored,) = (runs(client, name) for name in ("training", "scores"))
+    registry = Registry("scattered", creates=True)
+    registry.create("s3://x/y", scored.info.run_id, {"maskcast.evaluation_run": scored.info.run_id})
+    for ahead_ms in (0, 60_000):
+        with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+            command = "UPDATE runs SET start_time = start_time + ? WHERE run_uuid = ?"
+            database.execute(command, (ahead_ms, trained.info.run_id))
+        behind = upstream_runs(registry, registry.find("1"))
+        assert {each.info.run_id for each in behind} == {trained.info.run_id, scored.info.run_id}
+    inputs = [line for line in lineage(registry, "1").splitlines() if line.startswith("  input ")]
+    assert {line.split()[1]: line.endswith(", made by no run on this server") for line in inputs} == {
+        "clips:": True,
+        "masker:": False,
+    }
+
+
+def test_a_server_whose_files_are_in_a_folder_of_its_machine_is_refused_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights would be written to the client's own disk, where nobody finds them."""
+    with tracked_run(origin(folder), folder / "r/mlflow_run_id") as run:
+        run.file(folder / "clips", "data")
+    (folder / "mlflow.db").rename(folder / "server.db")
+    with mlflow_server(folder) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        track(folder)  # on the same machine
+        (folder / "mlartifacts").rename(folder / "not here")
+        refused(folder, f"this server has files of runs in its own folder {folder}/mlartifacts, so they would be")
 
 
 def test_an_experiment_is_chosen_by_its_number(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

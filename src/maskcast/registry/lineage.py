@@ -44,7 +44,9 @@ def lineage(registry: Registry, which: str) -> str:
         if name.startswith("maskcast.part.")
     }
     lines += [f"  {name}: {value}" for name, value in facts.items()]
-    for run in upstream_runs(registry, version):
+    runs = upstream_runs(registry, version)
+    outputs = " ".join(run.data.tags.get(OUTPUTS, "") for run in runs)
+    for run in runs:
         tags = run_facts(run)
         name = tags.get("maskcast.name", tags.get("maskcast.stage", run.info.run_name))
         lines.append(f"{name}: run {run.info.run_id}, params {tags.get('maskcast.params_hash', 'unknown')}")
@@ -53,10 +55,12 @@ def lineage(registry: Registry, which: str) -> str:
         for each in run.inputs.dataset_inputs:
             dvc = tags.get(f"{DVC_HASH}{each.dataset.name}")
             origin = tags.get(f"{REGISTERED}{each.dataset.name}")
-            line = f"  input {each.dataset.name}: {each.dataset.digest}{f', DVC {dvc}' if dvc else ''}"
-            lines.append(f"{line}, {origin}" if origin else line)
+            facts_of_input = [each.dataset.digest, f"DVC {dvc}" if dvc else "", origin or ""]
+            if each.dataset.digest not in outputs:
+                facts_of_input.append("made by no run on this server")
+            lines.append(f"  input {each.dataset.name}: {', '.join(filter(None, facts_of_input))}")
     for each in decisions(registry.name):
-        if version.number in (each.version, each.champion):
+        if each.concerns(version):
             reason = f", reason: {each.reason}" if each.reason else ""
             lines.append(
                 f"decision {each.number} by {each.user}: {each.action} {each.version} "
@@ -66,29 +70,34 @@ def lineage(registry: Registry, which: str) -> str:
 
 
 def upstream_runs(registry: Registry, version: Version) -> list[Any]:
-    """Returns the runs that led to a version, first stage first, independently of groups of runs.
+    """Returns the runs that led to a version, first stage first, in any experiment and group of runs.
 
     Runs have the digests of their inputs and outputs as tags (see ``provenance``). Each input digest leads to the
-    last run with that output before the version was evaluated. Stages that neither train nor evaluate have no
-    runs; their outputs appear as inputs of others.
+    last run with that output before the version was evaluated. If there is none, it leads to the first one after,
+    because the clocks of machines differ. Stages that neither train nor evaluate have no runs; their outputs
+    appear as inputs of others.
     """
     last = registry.client.get_run(registry.evaluation_run(version))
     runs = {last.info.run_id: last}
     open_digests = {value for name, value in version.tags.items() if name.startswith(DATA_HASH)} | _inputs(last)
+    experiments = [each.experiment_id for each in registry.client.search_experiments()]
     seen: set[str] = set()
     while open_digests:
         digest = open_digests.pop()
         seen.add(digest)
-        producers = registry.client.search_runs(
-            [last.info.experiment_id],
-            f"tags.`{OUTPUTS}` LIKE '%{digest}%' and attributes.status = 'FINISHED' "
-            f"and attributes.start_time <= {last.info.start_time}",
-            order_by=["attributes.start_time DESC"],
-            max_results=1,
-        )
-        for run in producers:
-            runs[run.info.run_id] = run
-            open_digests |= _inputs(run) - seen
+        for when, order in (("<=", "DESC"), (">", "ASC")):
+            producers = registry.client.search_runs(
+                experiments,
+                f"tags.`{OUTPUTS}` LIKE '%{digest}%' and attributes.status = 'FINISHED' "
+                f"and attributes.start_time {when} {last.info.start_time}",
+                order_by=[f"attributes.start_time {order}"],
+                max_results=1,
+            )
+            for run in producers:
+                runs[run.info.run_id] = run
+                open_digests |= _inputs(run) - seen
+            if producers:
+                break
     return sorted(runs.values(), key=lambda run: run.info.start_time)
 
 
