@@ -11,8 +11,14 @@ from tests.servers import free_ports, wait_for_answer
 
 
 @contextmanager
-def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
-    """Runs a real server on SQLite until the block ends, on a free port if none is given."""
+def mlflow_server(folder: Path, port: int | None = None, auth: Path | None = None) -> Iterator[str]:
+    """Runs a real server on SQLite until the block ends.
+
+    Args:
+        folder: for database, artifacts and log.
+        port: to listen on; None is a free one.
+        auth: configuration of accounts; None lets everybody do everything.
+    """
     port = port or free_ports(1)[0]
     uri = f"http://127.0.0.1:{port}"
     command = [
@@ -30,6 +36,9 @@ def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
     command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # seven processes that nobody needs here
+    if auth is not None:
+        command += ["--app-name", "basic-auth"]
+        env |= {"MLFLOW_AUTH_CONFIG_PATH": str(auth), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test"}
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
     try:

@@ -238,8 +238,8 @@ def test_a_decision_that_was_killed_blocks_for_a_minute_alone(
     with pytest.raises(MaskcastError, match=r"that is not complete \(promote version 1\); check"):
         Transaction("killed")
     monkeypatch.setattr("maskcast.registry.promotion.ABANDONED_S", 0)
-    Transaction("killed").decide("promote", registry.find("1"), "")
-    assert [each.outcome for each in decisions("killed")] == ["done", "abandoned"]
+    assert promote("killed", "1", "", force=False).number == 1  # completed
+    assert [each.outcome for each in decisions("killed")] == ["done"]
 
 
 @pytest.fixture
@@ -384,7 +384,7 @@ def test_the_embedded_default_and_what_commands_refuse(
         ("compare", "1", "2"): nothing,
         ("lineage", "champion"): nothing,
         ("export", "champion", "--format", "onnx", "--output", "exported"): nothing,
-        ("--name", "it's", "list"): nothing,
+        ("--name", "it's", "list"): "--name: \"it's\" is not the name of a model; use letters, digits, '.', '-'",
         (
             "compare",
             "1",
@@ -533,9 +533,11 @@ def test_a_version_without_its_files_is_no_champion(
     shutil.rmtree(tmp_path / "mlartifacts" / run_id / "artifacts" / "pipeline")
     code, said = command(capsys, "promote", "2", "--force", "--reason", "second")
     assert (code, said.count("\n")) == (2, 1)
-    assert "maskcast version 2: its files are missing in " in said and "restore them, or name another" in said
+    assert (
+        "maskcast version 2: its file MLmodel is missing or changed in " in said and "register the same w" in said
+    )
     assert Registry("maskcast").aliases()["champion"] == 1 and len(decisions("maskcast")) == 1
-    with pytest.raises(MaskcastError, match="maskcast version 2: its files are missing in "):
+    with pytest.raises(MaskcastError, match="maskcast version 2: its file MLmodel is missing or changed in "):
         load_address("models:/maskcast/2")
 
 

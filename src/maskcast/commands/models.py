@@ -1,6 +1,7 @@
 """The command `models`: lists, compares, evaluates, promotes, downloads, exports and deploys registered models."""
 
 import argparse
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from maskcast.registry.audit_trail import Decision, decisions, is_recorded
 from maskcast.registry.evaluations import MEASURES, why_incomparable
 from maskcast.registry.lineage import lineage
 from maskcast.registry.promotion import promote, rollback
-from maskcast.registry.store import CANDIDATE, CHAMPION, PIPELINE, Registry
+from maskcast.registry.store import CANDIDATE, CHAMPION, NAME, PIPELINE, Registry
 from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
 
@@ -41,7 +42,7 @@ examples:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code: 0, or 1 if scores differ from the registered ones."""
-    _check_required_option(args)
+    _check_options(args)
     with convert_mlflow_errors():
         match args.command:
             case "list":
@@ -208,7 +209,11 @@ def _percent(text: str) -> int:
     return int(text)
 
 
-def _check_required_option(args: argparse.Namespace) -> None:
+def _check_options(args: argparse.Namespace) -> None:
+    if not re.fullmatch(NAME, args.name):
+        raise MaskcastError(
+            f"--name: {args.name!r} is not the name of a model; use letters, digits, '.', '-' and '_'"
+        )
     options, required, usage = USED_WITH.get(args.command, ((), "", ""))
     for option in options:
         if getattr(args, option) is not None and not getattr(args, required):
@@ -299,12 +304,13 @@ def _list(name: str) -> str:
         ]
         header = ["decision", "action", "version", "before", "by", "outcome", "reason", "when (UTC)"]
         tables.append(format_table(header, rows, "last decisions"))
-    champion = next((each.number for each in versions if CHAMPION in each.aliases), None)
+    champion = next((each for each in versions if CHAMPION in each.aliases), None)
     if not is_recorded(champion, trail):
-        found = "no version" if champion is None else f"version {champion}"
+        found = "no version" if champion is None else f"version {champion.number}"
+        remedy = "" if champion is None else f"; record it with `promote {champion.number}`"
         tables.append(
             f"check: the alias {CHAMPION} is on {found}, which no decision above explains: it was moved without "
-            "`maskcast models`"
+            f"`maskcast models`{remedy}"
         )
     return "\n\n".join(tables)
 

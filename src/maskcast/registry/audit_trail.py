@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from maskcast.errors import MaskcastError
 from maskcast.registry.store import CHAMPION, Registry, Version
 
+TRAIL = "maskcast.promotions"  # tag of a registered model: its audit trail, which so follows a renamed model
 # The tags of a decision, with their allowed values.
 TAG_PATTERNS = {
     "action": "promote|rollback",
@@ -15,6 +16,7 @@ TAG_PATTERNS = {
     "user": ".*",
     "reason": ".*",
     "outcome": "open|done|overtaken|abandoned",
+    "digest": "[0-9a-f]*",  # older decisions have none
 }
 
 
@@ -30,7 +32,9 @@ class Decision:
         champion: the champion before, 0 if there was none.
         user: who decided.
         reason: given by the user; required only if the gate is overruled.
-        outcome: open while aliases are moved, then done; overtaken by another decision, or abandoned after a kill.
+        outcome: open while aliases are moved, then done; overtaken by another decision, or abandoned if it ended
+            before the champion's alias was moved.
+        digest: of the version's bundle; empty in decisions of an older maskcast.
     """
 
     number: int
@@ -41,6 +45,17 @@ class Decision:
     user: str
     reason: str
     outcome: str
+    digest: str
+
+    def made_champion(self, version: Version) -> bool:
+        """Whether it is about this version, not an earlier one: a deleted model's numbers are given again."""
+        is_same = self.digest == version.digest if self.digest else self.created_ms >= version.created_ms
+        return is_same and self.version == version.number
+
+    def concerns(self, version: Version) -> bool:
+        """Whether this version became champion, or was it before."""
+        was_champion = self.champion == version.number and self.created_ms >= version.created_ms
+        return self.made_champion(version) or was_champion
 
 
 def decisions(name: str) -> list[Decision]:
@@ -49,28 +64,26 @@ def decisions(name: str) -> list[Decision]:
     Raises:
         MaskcastError: an entry was changed or not written by maskcast; the message names it.
     """
-    return [_decision(version) for version in Registry(trail_name(name)).versions()]
+    return [_decision(version) for version in Registry(trail_name(Registry(name))).versions()]
 
 
-def trail_name(name: str) -> str:
-    """Returns the name of the registered model whose versions are the decisions about ``name``."""
-    return f"{name}-promotions"
+def trail_name(registry: Registry) -> str:
+    """Returns the name of the registered model whose versions are the decisions about another."""
+    return registry.model_tags().get(TRAIL, f"{registry.name}-promotions")
 
 
-def is_recorded(champion: int | None, trail: Sequence[Decision]) -> bool:
+def is_recorded(champion: Version | None, trail: Sequence[Decision]) -> bool:
     """Whether the audit trail explains which version is champion.
 
     Args:
-        champion: number of the version with the alias, if any.
+        champion: the version with the alias, if any.
         trail: the decisions, newest first. Newer ones than the last completed one may have moved the alias, too.
     """
-    possible: set[int | None] = set()
-    for each in trail:
-        if each.outcome != "overtaken":
-            possible.add(each.version)
-        if each.outcome == "done":
-            return champion in possible
-    return champion in possible | {None}
+    last = next((n for n, each in enumerate(trail) if each.outcome == "done"), None)
+    if champion is None:
+        return last is None
+    possible = trail if last is None else trail[: last + 1]
+    return any(each.made_champion(champion) for each in possible if each.outcome != "overtaken")
 
 
 def champion_for(registry: Registry, data: str) -> Version | None:
@@ -85,11 +98,11 @@ def champion_for(registry: Registry, data: str) -> Version | None:
         data: digest of the scored data.
     """
     versions = registry.versions()
-    series = {each.number: each for each in versions if each.tags.get("maskcast.data") == data}
+    series = [each for each in versions if each.tags.get("maskcast.data") == data]
     in_use = [each for each in versions if CHAMPION in each.aliases]
-    done = [each.version for each in decisions(registry.name) if each.outcome == "done"]
-    promoted = [each for each in in_use if each.number in series]
-    promoted += [series[number] for number in done if number in series]
+    done = [decision for decision in decisions(registry.name) if decision.outcome == "done"]
+    promoted = [each for each in in_use if each in series]
+    promoted += [each for decision in done for each in series if decision.made_champion(each)]
     return next(iter(promoted + in_use), None)
 
 
@@ -110,4 +123,5 @@ def _decision(version: Version) -> Decision:
         tags["user"],
         tags["reason"],
         tags["outcome"],
+        tags["digest"],
     )

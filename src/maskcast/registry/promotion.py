@@ -14,10 +14,13 @@ from contextlib import suppress
 from typing import Literal
 
 from maskcast.errors import MaskcastError
-from maskcast.registry.audit_trail import Decision, champion_for, decisions, trail_name
+from maskcast.progress import say
+from maskcast.registry.audit_trail import TRAIL, Decision, champion_for, decisions, is_recorded, trail_name
 from maskcast.registry.store import CANDIDATE, CHAMPION, PREVIOUS, Registry, Version
+from maskcast.runner.mlflow_errors import error_text
 
 ABANDONED_S = 60  # an open decision of this age counts as killed; clocks must not differ by more
+MAX_REASON = 500  # characters
 TRAIL_DESCRIPTION = (
     "The audit trail of {}: each version is a promotion or a rollback, and its tags say who, why and how it ended."
 )
@@ -28,6 +31,9 @@ Action = Literal["promote", "rollback"]
 def promote(name: str, which: str, reason: str, force: bool) -> Decision:
     """Makes a version the champion, and the champion the previous one.
 
+    If the alias was moved to the version by other means, the decision is recorded. If a killed promotion of the
+    version is completed by this call, that decision is returned.
+
     Args:
         name: the registered model.
         which: number or alias.
@@ -36,18 +42,22 @@ def promote(name: str, which: str, reason: str, force: bool) -> Decision:
 
     Raises:
         MaskcastError: the version does not exist, it is already champion, it did not pass the gate or was compared
-            with another champion, the gate is overruled without a reason, or another user decides at the same
-            time.
+            with another champion, the gate is overruled without a reason, the reason is too long, or another user
+            decides at the same time.
     """
     if force and not reason.strip():
         raise MaskcastError("promote: --force overrules the gate and needs a reason; give --reason TEXT")
+    reason = _checked(reason)
+    version = Registry(name).find(which)  # the alias `candidate` may be removed by completing a killed decision
     transaction = Transaction(name)
-    version = transaction.registry.find(which)
-    if CHAMPION in version.aliases:
+    if (completed := transaction.completed) is not None and completed.made_champion(version):
+        return completed
+    is_champion = version.number == transaction.champion
+    if is_champion and is_recorded(version, decisions(name)):
         raise MaskcastError(f"{name}: version {version.number} is already the champion")
     if not force:
-        _check_gate(transaction.registry, version)
-    return transaction.decide("promote", version, reason.strip())
+        _check_gate(transaction.registry, version, is_champion)
+    return transaction.decide("promote", version, reason)
 
 
 def rollback(name: str, reason: str = "") -> Decision:
@@ -58,9 +68,10 @@ def rollback(name: str, reason: str = "") -> Decision:
         reason: why; it is recorded.
 
     Raises:
-        MaskcastError: there is no previous version, it equals the champion after a killed decision, or another
-            user decides at the same time.
+        MaskcastError: there is no previous version, it equals the champion after a killed decision, the reason is
+            too long, or another user decides at the same time.
     """
+    reason = _checked(reason)
     transaction = Transaction(name)
     if not transaction.registry.versions():
         raise transaction.registry.no_models_error()
@@ -72,18 +83,22 @@ def rollback(name: str, reason: str = "") -> Decision:
             f"{name}: version {version.number} is the champion and {PREVIOUS!r}, because a decision was killed; "
             "find the earlier champion with `maskcast models list`, and run `maskcast models promote NUMBER`"
         )
-    return transaction.decide("rollback", version, reason.strip())
+    return transaction.decide("rollback", version, reason)
 
 
 class Transaction:
     """The state on which a decision is based: the last decision, and the champion after it.
+
+    A last decision that was killed is completed if the champion's alias was moved, else marked as abandoned.
 
     Raises:
         MaskcastError: another user's decision is under way.
     """
 
     def __init__(self, name: str) -> None:
-        self.registry, self._trail = Registry(name), Registry(trail_name(name))
+        self.registry = Registry(name)
+        self._trail = Registry(trail_name(self.registry))
+        self.completed: Decision | None = None
         last = next(iter(decisions(name)), None)
         if last is not None and last.outcome == "open":
             if time.time() - last.created_ms / 1000 < ABANDONED_S:
@@ -91,7 +106,8 @@ class Transaction:
                     f"{name}: conflict with a decision of {last.user} that is not complete ({last.action} version "
                     f"{last.version}); check `maskcast models list` in a minute and try again"
                 )
-            self._trail.tag(last.number, {"maskcast.outcome": "abandoned"})
+            if self._settle(last.number) == "done":
+                self.completed = last
         self._last = last.number if last else 0
         self.champion = self.registry.aliases().get(CHAMPION, 0)  # read after the last decision: not older
 
@@ -102,15 +118,18 @@ class Transaction:
             MaskcastError: another user has, which the message describes; or the version's files do not exist.
         """
         name = self.registry.name
-        self.registry.files(version)  # fails if they do not exist: such a champion would be unusable
+        self.registry.files(version)  # fails if one is missing: such a champion would be unusable
+        before = self._before(version)
         entry = {
             "maskcast.action": action,
             "maskcast.version": str(version.number),
-            "maskcast.champion": str(self.champion),
+            "maskcast.digest": version.digest,
+            "maskcast.champion": str(before),
             "maskcast.user": os.environ.get("MLFLOW_TRACKING_USERNAME") or _user(),
             "maskcast.reason": reason,
             "maskcast.outcome": "open",
         }
+        self.registry.tag_model(TRAIL, self._trail.name)  # fails without the right to move aliases
         number = self._trail.create(
             f"models:/{name}/{version.number}", None, entry, purpose=TRAIL_DESCRIPTION.format(name)
         )
@@ -125,21 +144,61 @@ class Transaction:
                 f"{name}: conflict: {cause}; your decision has no effect: check `maskcast models list` and try "
                 "again"
             )
-        if self.champion:
-            self.registry.set_alias(PREVIOUS, self.champion)
-        elif PREVIOUS in version.aliases:  # the champion's alias was removed by other means
-            self.registry.drop_alias(PREVIOUS)
-        self.registry.set_alias(CHAMPION, version.number)
-        if CANDIDATE in version.aliases:
-            self.registry.drop_alias(CANDIDATE)
-        self._trail.tag(number, {"maskcast.outcome": "done"})
-        now = self.registry.aliases().get(CHAMPION)
-        if now != version.number:
+        try:
+            if before:
+                self.registry.set_alias(PREVIOUS, before)
+            elif PREVIOUS in version.aliases:  # the champion's alias was removed by other means
+                self.registry.drop_alias(PREVIOUS)
+            self.registry.set_alias(CHAMPION, version.number)
+        except BaseException:
+            with suppress(Exception):  # the first error says more
+                self._settle(number)
+            raise
+        if self._settle(number) != "done":
             raise MaskcastError(
-                f"{name}: alias {CHAMPION} is on version {now}, not {version.number}: it was moved without "
-                "maskcast; check `maskcast models list` and try again"
+                f"{name}: alias {CHAMPION} is not on version {version.number}: it was moved without maskcast; "
+                "check `maskcast models list` and try again"
             )
         return next(each for each in decisions(name) if each.number == number)
+
+    def _before(self, version: Version) -> int:
+        """Returns the number of the champion before; 0 if there is none.
+
+        If the alias is on the version already, it was moved by other means: then it is the last one promoted.
+        """
+        if self.champion != version.number:
+            return self.champion
+        others = [each for each in self.registry.versions() if each.number != version.number]
+        last = next((each for each in decisions(self.registry.name) if each.outcome == "done"), None)
+        return next((each.number for each in others if last is not None and last.made_champion(each)), 0)
+
+    def _settle(self, number: int) -> str:
+        """Records how a decision has ended, which the champion's alias shows; returns the outcome."""
+        decision = next(each for each in decisions(self.registry.name) if each.number == number)
+        champion = next((each for each in self.registry.versions() if CHAMPION in each.aliases), None)
+        outcome = "done" if champion is not None and decision.made_champion(champion) else "abandoned"
+        if champion is not None and outcome == "done" and CANDIDATE in champion.aliases:
+            try:
+                self.registry.drop_alias(CANDIDATE)
+            except Exception as error:  # on a server with accounts it needs more rights than the promotion
+                say(
+                    f"warning: {self.registry.name}: version {champion.number} keeps the alias {CANDIDATE} "
+                    f"({error_text(error)}); ask an account with MANAGE to remove it"
+                )
+        self._trail.tag(number, {"maskcast.outcome": outcome})
+        return outcome
+
+
+def _checked(reason: str) -> str:
+    """Returns a reason without spaces around it.
+
+    Raises:
+        MaskcastError: it is too long for a table.
+    """
+    reason = reason.strip()
+    if len(reason) > MAX_REASON:
+        raise MaskcastError(f"--reason: has {len(reason)} characters; give at most {MAX_REASON}")
+    return reason
 
 
 def _user() -> str:
@@ -149,13 +208,15 @@ def _user() -> str:
     return f"user {os.getuid()}"
 
 
-def _check_gate(registry: Registry, version: Version) -> None:
+def _check_gate(registry: Registry, version: Version, is_champion: bool) -> None:
     name = version.tags.get("maskcast.name", version.tags.get("maskcast.stage", "register_models"))
     remedy = f"run {name} again, or overrule it with --force --reason TEXT"
     verdict = version.tags.get("maskcast.verdict")
     if verdict != "passed":
         fault = "did not pass the gate" if verdict else "was not checked by a gate"
         raise MaskcastError(f"{version.name}: version {version.number} {fault}; {remedy}")
+    if is_champion:  # by other means; there is no other to compare with
+        return
     champion = champion_for(registry, version.tags.get("maskcast.data", ""))
     now = None if champion is None or champion.digest == version.digest else champion.number
     if version.gate.get("champion") != now:

@@ -14,8 +14,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.progress import log_if_slow
+from maskcast.reading import read_json
 from maskcast.redaction import redacted
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.runner.mlflow_client import download_files, new_client
@@ -27,6 +29,8 @@ PIPELINE = "maskcast"  # default name of the registered pipeline
 ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
 ADDRESS_HELP = "models:/NAME@ALIAS or models:/NAME/VERSION of the registry, or the folder of a downloaded artifact"
 EVALUATION = "evaluation"  # folder of a run's artifacts
+DIGESTS = "data/digests.json"  # of an artifact (see ``artifact``)
+FILES = ("MLmodel", "input_example.json", DIGESTS)  # of an artifact, besides those that the digests name
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 
 
@@ -76,9 +80,17 @@ class Registry:
 
     def aliases(self) -> dict[str, int]:
         """Returns the version number of each alias; empty if the model is not registered."""
-        with log_if_slow(f"a response of {redacted_uri()}"):  # the first request of most commands
-            models = self.client.search_registered_models(f"name = '{self.name}'")
-        return {alias: int(number) for alias, number in models[0].aliases.items()} if models else {}
+        model = self._model()
+        return {alias: int(number) for alias, number in model.aliases.items()} if model else {}
+
+    def model_tags(self) -> dict[str, str]:
+        """Returns the tags of the registered model; empty if it is not registered."""
+        model = self._model()
+        return dict(model.tags) if model else {}
+
+    def tag_model(self, name: str, value: str) -> None:
+        """Sets a tag of the registered model."""
+        self.client.set_registered_model_tag(self.name, name, value)
 
     def versions(self) -> list[Version]:
         """Returns all versions, newest first."""
@@ -132,11 +144,11 @@ class Registry:
             description: of the version.
             purpose: description of the registered model, if it is created.
         """
-        if not self.client.search_registered_models(f"name = '{self.name}'"):
+        if self._model() is None:
             try:
                 self.client.create_registered_model(self.name, description=purpose or None)
             except Exception:  # another process has created it in the meantime, or it cannot be created
-                if not self.client.search_registered_models(f"name = '{self.name}'"):
+                if self._model() is None:
                     raise
         created = self.client.create_model_version(
             self.name, source, run_id=run_id, tags=dict(tags), description=description or None
@@ -164,16 +176,17 @@ class Registry:
         """Returns run id and artifact folder of a version's files.
 
         Raises:
-            MaskcastError: the files do not exist, or the version was not registered by maskcast.
+            MaskcastError: a file is missing, or the version was not registered by maskcast.
         """
         title = f"{self.name} version {version.number}"
         if not version.run_id or not version.digest:
             raise MaskcastError(f"{title}: was not registered by a stage of maskcast; name another version")
         source = self.client.get_model_version_download_uri(self.name, str(version.number))
         folder = source.rpartition("/")[2]
-        if not self._has_artifacts(version.run_id, folder):
+        if (missing := self._missing_file(version, folder)) is not None:
             raise MaskcastError(
-                f"{title}: its files are missing in {redacted(source)}; restore them, or name another version"
+                f"{title}: its file {missing} is missing or changed in {redacted(source)}; restore it, register "
+                "the same weights again (as a new version), or name another version"
             )
         return version.run_id, folder
 
@@ -204,7 +217,7 @@ class Registry:
             return read_evaluation(download_files(self.client, run_id, EVALUATION, Path(scratch)))
 
     def has_files(self, version: Version) -> bool:
-        """Whether a version's files exist."""
+        """Whether all files of a version exist."""
         try:
             self.files(version)
         except MaskcastError:
@@ -213,13 +226,37 @@ class Registry:
 
     def has_evaluation(self, version: Version) -> bool:
         """Whether the files of a version's latest evaluation exist."""
-        return self._has_artifacts(version.tags.get("maskcast.evaluation_run", ""), EVALUATION)
+        return bool(self._listed(version.tags.get("maskcast.evaluation_run", ""), EVALUATION))
 
-    def _has_artifacts(self, run_id: str, folder: str) -> bool:
-        """Whether a run exists and has files in a folder."""
+    def _missing_file(self, version: Version, folder: str) -> str | None:
+        """Returns a file of a version that is missing in the artifacts of its run, or None.
+
+        The bundle's list of digests names its files.
+        """
+        listed = self._listed(version.run_id, folder)
+        missing = next((name for name in FILES if f"{folder}/{name}" not in listed), None)
+        if missing is not None:
+            return missing
+        with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
+            path = download_files(self.client, version.run_id, f"{folder}/{DIGESTS}", Path(scratch))
+            if sha256_of(path) != version.digest:
+                return DIGESTS
+            names = [f"data/{name}" for name in read_json(path, "list of digests", "register the model again")]
+        return next((name for name in names if f"{folder}/{name}" not in listed), None)
+
+    def _listed(self, run_id: str, folder: str) -> set[str]:
+        """Returns the files in a folder of a run's artifacts and below it; none if the run does not exist."""
         try:
-            return bool(self.client.list_artifacts(run_id, folder))
+            entries = self.client.list_artifacts(run_id, folder)
         except Exception as error:
             if is_not_found(error):
-                return False
+                return set()
             raise
+        below = (self._listed(run_id, each.path) for each in entries if each.is_dir)
+        return {each.path for each in entries if not each.is_dir}.union(*below)
+
+    def _model(self) -> Any:
+        """Returns MLflow's registered model, or None if it is not registered."""
+        with log_if_slow(f"a response of {redacted_uri()}"):  # the first request of most commands
+            models = self.client.search_registered_models(f"name = '{self.name}'")
+        return models[0] if models else None
