@@ -59,8 +59,8 @@ def judge(
         return Verdict(thresholds, champion, None, reason, gate)
     items = ours.per_item[gate.score], theirs.per_item[gate.score]
     difference = paired_difference(*items, gate, measure.of, ours.videos)
-    arithmetic = ours.facts.get("arithmetic"), theirs.facts.get("arithmetic")  # unknown to older evaluations
-    differs = None not in arithmetic and arithmetic[0] != arithmetic[1]
+    arithmetic: tuple[str, str] = (ours.facts.get("arithmetic", ""), theirs.facts.get("arithmetic", ""))
+    differs = all(arithmetic) and arithmetic[0] != arithmetic[1]  # unknown to older evaluations
     return Verdict(thresholds, champion, difference, None, gate, arithmetic=arithmetic if differs else None)
 
 
