@@ -106,7 +106,7 @@ def test_clips_come_in_order_and_as_they_are_read_alone(workers: int, tmp_path: 
     assert [clip.id for clip, _ in loaded] == [clip.id for clip in listing.clips]
     for clip, result in loaded:
         assert isinstance(result, loading.Loaded)
-        np.testing.assert_array_equal(result.arrays.frames, clip.load().frames)
+        np.testing.assert_array_equal(result.arrays.frames, clip.load(size=SIZE).frames)
 
 
 def test_a_run_has_the_consecutive_windows_of_one_video(tmp_path: Path) -> None:

@@ -145,9 +145,8 @@ def _without_video(run: _Run) -> _Run:
 def _load_run(
     run: _Run, reader: WindowReader | None, load: Callable[..., Loaded | MaskcastError]
 ) -> Iterator[Loaded | MaskcastError]:
-    options = {} if reader is None else {"read_video": reader.read}
     for clip, measured in run:
-        yield load(clip, measured, options)
+        yield load(clip, measured, {} if reader is None else {"read_video": reader.read})
 
 
 def _load_whole_run(
@@ -184,12 +183,12 @@ def _load(
     Args:
         clip: the clip.
         measured: number of its masks that are measured.
-        options: arguments of its `load`.
+        options: arguments of its `load` besides the size.
         maps: label maps by name.
         size: (height, width) to resize to; None keeps the size.
     """
     try:
-        arrays = clip.load(**options)
+        arrays = clip.load(**options, **({"size": size} if clip.resizes else {}))
     except LabelError:
         raise
     except MaskcastError as error:

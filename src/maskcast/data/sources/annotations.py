@@ -17,9 +17,9 @@ from maskcast.data.labelling.formats.base import Empty, ImportedFrame, instance_
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.mirror_swaps import mirror_swaps_meta
-from maskcast.data.sources.base import Arrays, Listing, RawClip
+from maskcast.data.sources.base import Arrays, Listing
 from maskcast.data.sources.classes import read_classes
-from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, size_of, windows
+from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, windows
 from maskcast.data.sources.label_lists import match_label_files, unlisted_warning
 from maskcast.data.sources.label_pairs import PairedLabels, read_labels
 from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
@@ -118,10 +118,9 @@ class AnnotationsSource(LabelledSource):
                     window.frames,
                     window_labels,
                     names,
-                    size=size_of(height, width),
                     instances=self.instances,
                 )
-                listing.add(RawClip(window.id, window.split, window.kind, load, window.meta, video=window.video))
+                listing.add(window.clip(load))
         listing.notes += _notes(self, footage, labels, labelled)
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
         listed = [path for pattern in self.labels for path in match_label_files(raw, pattern)]
@@ -230,8 +229,8 @@ def load_window(
     labels: Sequence[ImportedFrame | None] | None,
     names: ClassNames,
     *,
-    size: Size | None = None,
     instances: bool = False,
+    size: Size | None = None,
     read_video: ReadVideo = read_resized_video,
 ) -> Arrays:
     """Reads one window and its labels: the images of a folder, or the frames `window` of a video.

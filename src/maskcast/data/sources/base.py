@@ -47,6 +47,7 @@ class RawClip:
             `read_video`, which reads as `read_resized_video` does, and calls it once with these frames.
         meta: JSON that the store keeps with the clip.
         has_frames: False if it is known beforehand that the clip has only masks.
+        resizes: whether `load` takes the argument `size`: (height, width) to resize each frame to as it is read.
         video: the frames of a video file that it has; clips that follow each other are then decoded in one pass.
     """
 
@@ -56,6 +57,7 @@ class RawClip:
     load: Callable[..., Arrays]
     meta: dict[str, Any] = field(default_factory=dict)
     has_frames: bool = True
+    resizes: bool = False
     video: VideoWindow | None = None
 
 

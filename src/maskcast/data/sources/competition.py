@@ -20,7 +20,6 @@ from maskcast.data.frame_names import unique_by_name
 from maskcast.data.images import Size, check_mask_size, read_resized_frames
 from maskcast.data.sources.annotations_txt import FILE_NAME, read_annotations
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.sources.cutting import size_of
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, natural_sort_key, single_map
@@ -65,7 +64,7 @@ class CompetitionSource(SourceConfig):
         listing = Listing([], single_map(self._classes(), things=self.things, attributes=attributes))
         for name in SETS:
             if (root / name).is_dir():
-                _list_set(root / name, self.num_classes, listing, size_of(height, width))
+                _list_set(root / name, self.num_classes, listing)
         return listing
 
     def _classes(self) -> tuple[str, ...]:
@@ -75,7 +74,7 @@ class CompetitionSource(SourceConfig):
 
 
 def load_video(
-    folder: Path, files: Sequence[str], first: int, num_classes: int | None, size: Size | None = None
+    folder: Path, files: Sequence[str], first: int, num_classes: int | None, *, size: Size | None = None
 ) -> Arrays:
     """Reads the frames of a video, and its masks if `num_classes` is given.
 
@@ -109,7 +108,7 @@ def find_root(raw: Path) -> Path | None:
     return next((root for root in candidates if any((root / name).is_dir() for name in SETS)), None)
 
 
-def _list_set(folder: Path, num_classes: int, listing: Listing, size: Size | None) -> None:
+def _list_set(folder: Path, num_classes: int, listing: Listing) -> None:
     """Adds the videos of one set to the listing, in numeric order."""
     inner = folder / "data" if (folder / "data").is_dir() else folder
     annotations_file = next((path for path in (folder / FILE_NAME, inner / FILE_NAME) if path.is_file()), None)
@@ -135,7 +134,7 @@ def _list_set(folder: Path, num_classes: int, listing: Listing, size: Size | Non
     usual_length = statistics.mode(len(frames) for frames in videos.values()) if videos else 0
     for name, frames in videos.items():
         span = annotations[name] if annotations else range(max([usual_length - 1, *frames]) + 1)
-        _list_video(inner / name, folder.name, span, frames, num_classes, listing, size)
+        _list_video(inner / name, folder.name, span, frames, num_classes, listing)
 
 
 def _list_video(
@@ -145,7 +144,6 @@ def _list_video(
     frames: dict[int, str],
     num_classes: int,
     listing: Listing,
-    size: Size | None,
 ) -> None:
     item = f"{split}/{video.name}"
     labelled = KIND_OF_SPLIT[split] == "labelled"
@@ -177,8 +175,8 @@ def _list_video(
             )
             listing.skipped.append((f"{item}/mask.npy", reason))
     files = [frames[number] for number in span]
-    load = partial(load_video, video, files, span.start, num_classes if labelled else None, size)
-    listing.add(RawClip(video.name, split, KIND_OF_SPLIT[split], load))
+    load = partial(load_video, video, files, span.start, num_classes if labelled else None)
+    listing.add(RawClip(video.name, split, KIND_OF_SPLIT[split], load, resizes=True))
 
 
 def _numbered_frames(video: Path) -> dict[int, str]:

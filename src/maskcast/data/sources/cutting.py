@@ -1,15 +1,14 @@
 """Cuts sequences into windows, which become clips; no window spans a gap in the frame numbers."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from maskcast.data.images import Size
 from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named
-from maskcast.data.sources.base import Listing, SourceConfig
+from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.splits import Splits, assign_splits, listed_names, time_parts
@@ -83,11 +82,6 @@ class LabelledSource(WindowedSource):
     is of each sequence, and named sequences stay whole: `{val: 0.2, unlabeled: [street-0, street-2]}`."""
 
 
-def size_of(height: int | None, width: int | None) -> Size | None:
-    """Returns the size of clips as `SourceConfig.listing` gets it; None if clips keep theirs."""
-    return None if height is None or width is None else (height, width)
-
-
 def span(frames: int, stride: int) -> int:
     """Returns how many video frames a window of ``frames`` frames covers, ``stride`` apart."""
     return (frames - 1) * stride + 1
@@ -127,6 +121,14 @@ class Window:
     images: Path | Sequence[Path]
     meta: dict[str, Any]
     video: VideoWindow | None
+
+    def clip(self, load: Callable[..., Arrays]) -> RawClip:
+        """Returns its clip.
+
+        Args:
+            load: reads it; takes `size`, and `read_video` if it is of a video.
+        """
+        return RawClip(self.id, self.split, self.kind, load, self.meta, resizes=True, video=self.video)
 
 
 def sequence_splits(names: Sequence[str], params: LabelledSource, seed: int) -> dict[str, str | Splits]:

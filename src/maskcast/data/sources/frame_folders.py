@@ -18,9 +18,9 @@ from maskcast.data.masks.rules import MaskRule, has_colours, value_table
 from maskcast.data.masks.stored import ReadMode
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.mirror_swaps import mirror_swaps_meta
-from maskcast.data.sources.base import Arrays, Listing, RawClip
+from maskcast.data.sources.base import Arrays, Listing
 from maskcast.data.sources.classes import read_classes
-from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, size_of, windows
+from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, windows
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, match_names, path_of, without_masks
 from maskcast.data.sources.sequence_files import (
     ReadVideo,
@@ -181,10 +181,9 @@ class FrameFoldersSource(LabelledSource):
                     window.frames,
                     own,
                     rule,
-                    size=size_of(height, width),
                     instances=self.instances,
                 )
-                listing.add(RawClip(window.id, window.split, window.kind, load, window.meta, video=window.video))
+                listing.add(window.clip(load))
         return listing
 
     def rule(self, paths: Sequence[Path], classes: Sequence[str]) -> MaskRule:
@@ -220,8 +219,8 @@ def load_window(
     masks: Sequence[Path | None] | None,
     rule: MaskRule,
     *,
-    size: Size | None = None,
     instances: bool = False,
+    size: Size | None = None,
     read_video: ReadVideo = read_resized_video,
 ) -> Arrays:
     """Reads one window and its masks: the images of a folder, or the frames `window` of a video.

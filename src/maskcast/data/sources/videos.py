@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 from maskcast.data.frame_names import METADATA_SUFFIXES
 from maskcast.data.images import Size
 from maskcast.data.mirror_swaps import mirror_swaps_meta
-from maskcast.data.sources.base import Arrays, Listing, RawClip
+from maskcast.data.sources.base import Arrays, Listing
 from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.cutting import WindowedSource, size_of, windows
+from maskcast.data.sources.cutting import WindowedSource, windows
 from maskcast.data.sources.sequence_files import ReadVideo, SequenceFiles, pair_files, rate_warnings
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES, read_resized_video
 from maskcast.errors import MaskcastError
@@ -63,8 +63,8 @@ class VideosSource(WindowedSource):
                 continue
             clip_name = _stem(name) if stems[_stem(name)] == 1 else name.replace("/", "_").replace(".", "_")
             for window in windows(name, footage[name], "unlabeled", self, listing, clip_name=clip_name):
-                load = partial(load_window, names[name], window.frames, size_of(height, width))
-                listing.add(RawClip(window.id, window.split, window.kind, load, window.meta, video=window.video))
+                load = partial(load_window, names[name], window.frames)
+                listing.add(window.clip(load))
         listing.warnings += rate_warnings(footage, self.fps, {}) if self.frames > 1 else ()
         return listing
 
@@ -74,8 +74,12 @@ def _stem(name: str) -> str:
 
 
 def load_window(
-    video: Path, window: Sequence[int], size: Size | None, *, read_video: ReadVideo = read_resized_video
+    video: Path,
+    window: Sequence[int],
+    *,
+    size: Size | None = None,
+    read_video: ReadVideo = read_resized_video,
 ) -> Arrays:
-    """Reads the frames of one window at a size; there are no masks."""
+    """Reads the frames of one window, at a size if it is given; there are no masks."""
     frames, source_size = read_video(video, window, size)
     return Arrays(frames, source_size=source_size)
