@@ -14,7 +14,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import to_jsonable_python
 
 from maskcast.digest import digest_json
 from maskcast.errors import MaskcastError
@@ -132,29 +131,6 @@ PathPattern = Annotated[RelativePath, AfterValidator(_pattern)]
 """Files of a data set: a path from its root, in which `*` stands for any text and `**` for any folders."""
 
 
-def is_null(value: object) -> bool:
-    """Whether a param is null; for ``exclude_if`` of a param that was added to a section later.
-
-    It is then left out of dumps, so that fingerprints of earlier runs stay valid; see ``all_values``.
-    """
-    return value is None
-
-
-def is_false(value: object) -> bool:
-    """Whether a param is false; used like ``is_null`` for a switch that is off by default."""
-    return value is False
-
-
-def is_zero(value: object) -> bool:
-    """Whether a param is 0; used like ``is_null`` for a count that is 0 by default."""
-    return value == 0
-
-
-def is_standard(value: object) -> bool:
-    """Whether a name is `standard`, maskcast's own; used like ``is_null`` if plugins may add others."""
-    return value == "standard"
-
-
 def load_params_file(
     path: Path, kind: str = "params file", remedy: str = "name one with --params (e.g. params.yaml)"
 ) -> dict[str, Any]:
@@ -233,26 +209,6 @@ def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
         dot = "" if where.endswith(": ") or not key else "."
         colon = "" if where.endswith(": ") and not key else ": "
         raise MaskcastError(f"{where}{dot}{key}{colon}{text}") from None
-
-
-def all_values(params: BaseModel) -> dict[str, Any]:
-    """Returns all values of ``params`` as JSON, also those that dumps leave out because they are the default.
-
-    What people read must show them: otherwise nobody could tell which default an earlier version had. Only fields
-    with ``exclude=True`` are left out, which do not change results and may differ when a run is resumed.
-    """
-    fields = type(params).model_fields
-    return {name: _json(getattr(params, name)) for name, field in fields.items() if not field.exclude}
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return all_values(value)
-    if isinstance(value, Mapping):
-        return {str(key): _json(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(each) for each in value]
-    return to_jsonable_python(value)
 
 
 def params_hash(params: BaseModel) -> str:

@@ -29,8 +29,10 @@ from maskcast.params import load_params_file, section
 from maskcast.registry.artifact import load_artifact
 from maskcast.registry.evaluations import read_evaluation
 from maskcast.registry.frame_models import EncoderModel
+from maskcast.runner.fingerprint import fingerprint
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import get_stage
+from maskcast.training.checkpoint import OWNER
 
 ARTIFACTS = ROOT / "tests/artifacts/46791c4"
 SEEN = HORIZON = 11
@@ -228,6 +230,10 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_recorded_weight
     about = json.loads((kept / "checkpoint" / stage / "run.json").read_text())
     output = tmp_path / about["output"]
     shutil.copytree(kept / "checkpoint" / stage / "left", resume_dir(output))
+    values = section(load_params_file(kept / about["params"]), stage, stage)
+    inputs = {port: kept / path for port, path in about["inputs"].items()}
+    name = fingerprint(get_stage(stage).params.model_validate(values), **inputs)  # then, it lacked some keys
+    (resume_dir(output) / OWNER).write_text(json.dumps({"fingerprint": name}))
     run(stage, Path(about["params"]).stem, **about["inputs"])
     assert f"resuming at step {about['step']} of {about['steps']}" in capsys.readouterr().err
     found, recorded = (load_file(folder / "model.safetensors") for folder in (output, kept / about["result"]))
@@ -237,6 +243,18 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_recorded_weight
     assert_metrics(tmp_path / "metrics", lasting)
     if machine() == about["machine"]:
         assert sha256_of(output / "model.safetensors") == about["weights_sha256"]
+
+
+def test_a_run_that_was_killed_under_another_fingerprint_starts_anew(
+    kept: Path, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = json.loads((kept / "checkpoint/pretrain_forecaster/run.json").read_text())
+    output = tmp_path / about["output"]
+    shutil.copytree(kept / "checkpoint/pretrain_forecaster/left", resume_dir(output))
+    run("pretrain_forecaster", Path(about["params"]).stem, **about["inputs"])
+    said = capsys.readouterr().err
+    assert "checkpoint of a run with other params, data or plugins; starting from scratch" in said
+    assert "resuming" not in said and (output / "model.safetensors").exists()
 
 
 def test_generated_masks_are_those_recorded(kept: Path, run: Run) -> None:

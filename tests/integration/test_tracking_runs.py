@@ -13,13 +13,12 @@ from typing import Any
 
 import mlflow
 import pytest
-from pydantic import Field
 from tests import servers
 from tests.conftest import write_store
 from tests.integration.mlflow_server import mlflow_server
 
 from maskcast.errors import MaskcastError
-from maskcast.params import Params, is_false
+from maskcast.params import Params
 from maskcast.registry.lineage import lineage, upstream_runs
 from maskcast.registry.store import Registry
 from maskcast.runner import tracking
@@ -35,8 +34,8 @@ class ModelParams(Params):
 
 class TrainingParams(Params):
     epochs: int = 5
-    mirror: bool = Field(False, exclude_if=is_false)
-    ids: tuple[int, ...] = Field((), exclude_if=lambda value: not value)
+    mirror: bool = False
+    ids: tuple[int, ...] = ()
 
 
 class ExampleParams(Params):

@@ -18,7 +18,7 @@ from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
-from maskcast.params import all_values, flatten
+from maskcast.params import flatten
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.registry.verify import Verification, _evaluate, _mask_params, _params
 from maskcast.stages.evaluate import Evaluate, evaluate
@@ -123,7 +123,7 @@ def test_scores_that_differ_are_named() -> None:
 )
 def test_params_of_masks_are_read_from_their_run(values: dict[str, Any]) -> None:
     params, record = GenerateMasks.model_validate(values), EvaluationRecord("", FORECASTS, {}, {}, {}, {})
-    texts = {name: str(value) for name, value in flatten(all_values(params)).items()}
+    texts = {name: str(value) for name, value in flatten(params.model_dump(mode="json")).items()}
     run = SimpleNamespace(data=SimpleNamespace(tags={"maskcast.stage": "generate_masks"}, params=texts))
     assert GenerateMasks.model_validate(_mask_params([run], record)) == params
 

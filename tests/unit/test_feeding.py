@@ -216,7 +216,6 @@ def test_a_wrong_choice_is_told_in_one_line(value: Any) -> None:
     given = PARAMS.model_dump() | {"compile": value}
     with pytest.raises(MaskcastError, match=r"^training\.compile: .*must be auto, true or false, got .*$"):
         validate(TrainingParams, given, "training")
-    assert "compile" not in PARAMS.model_dump()
     assert validate(TrainingParams, given | {"compile": 1.0}, "training").compile is True  # as KFP gives it
 
 

@@ -14,7 +14,6 @@ from maskcast.models.objects.futures import DRAW_SCALE, future
 from maskcast.models.objects.motion import SCALE_BIAS, ObjectMotion
 from maskcast.models.objects.plane import displaced, inverse, project
 from maskcast.models.objects.tracks import SCALE_START, Tracks
-from maskcast.stages.evaluate import Evaluate
 
 
 def moving(num_objects: int = 2) -> tuple[ObjectMotion, torch.Tensor, Tracks]:
@@ -114,4 +113,3 @@ def test_evaluate_scores_futures_beside_the_forecast(store: ClipStore) -> None:
         wanted = model.future(context, 3, seed)[0].numpy()
         np.testing.assert_array_equal(view.forecasts[f"future {seed + 1}"], wanted)
     assert list(view.forecasts)[:2] == ["forecaster", "persistence"]
-    assert Evaluate().model_dump().keys() == Evaluate.model_fields.keys() - {"label_map", "futures"}  # as ever

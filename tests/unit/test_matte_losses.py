@@ -120,9 +120,3 @@ def test_losses_that_cannot_be_are_refused(values: dict, message: str) -> None:
     training = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 1, "learning_rate": 0.1}
     with pytest.raises(MaskcastError, match=message):
         validate(SegmentationTraining, {"training": training} | values, "params.yaml: train_masker")
-
-
-def test_old_params_keep_their_fingerprint() -> None:
-    assert "dice_over" not in MaskLossConfig().model_dump()
-    training = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 1, "learning_rate": 0.1}
-    assert "matte_loss" not in SegmentationTraining(training=training).model_dump()

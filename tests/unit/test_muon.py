@@ -143,9 +143,3 @@ def test_a_killed_run_ends_like_an_unbroken_one(tmp_path: Path, killed_at: int) 
     assert found.curve == expected.curve
     for name, weights in unbroken.model.state_dict().items():
         assert torch.equal(weights, resumed.model.state_dict()[name]), name
-
-
-def test_params_of_adamw_are_what_they_were() -> None:
-    """So that artifacts of before are not made anew."""
-    plain = PARAMS.model_copy(update={"optimizer": "adamw"})
-    assert "optimizer" not in plain.model_dump(mode="json") and PARAMS.model_dump()["optimizer"] == "muon"

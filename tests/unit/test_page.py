@@ -12,10 +12,9 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic import Field
 
 from maskcast.markup import Html, element, table
-from maskcast.params import Params, is_false
+from maskcast.params import Params
 from maskcast.progress import report, report_file
 from maskcast.report.index import write_index
 from maskcast.report.page import Page
@@ -214,7 +213,7 @@ def test_counts_are_whole_and_params_are_written_as_in_a_params_file(tmp_path: P
         nothing: str | None = None
         wide: bool = True
         names: tuple[str, ...] = ("a", "é")
-        later: bool = Field(False, exclude_if=is_false)
+        later: bool = False
 
     numbers = {
         "parameters": 12345678,

@@ -136,8 +136,6 @@ def test_whether_classes_are_things_is_said_by_whoever_knows(tmp_path):
         False,
         True,
     ]
-    assert "things" not in FrameFoldersSource().model_dump()  # fingerprints from before it stay
-    assert FrameFoldersSource(things=True).model_dump()["things"]
 
 
 def test_frames_without_a_mask_are_ignored(tmp_path):

@@ -187,7 +187,6 @@ def test_source_adds_masks_to_learn_motion_from():
     frames, masks = layers_of(added.load())
     assert frames is None and masks.shape == (22, 32, 48) and masks.any()
     assert len({clip.meta["seed"] for clip in found.clips}) == 5
-    assert "motion" not in SyntheticSource().model_dump()  # fingerprints from before it stay
 
 
 def test_source_hides_what_is_to_be_hidden():

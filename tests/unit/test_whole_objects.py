@@ -217,11 +217,6 @@ def test_a_dry_run_completes_after_a_few_steps_and_notes_what_all_take(
     ]
 
 
-def test_a_model_that_completes_nothing_is_described_as_ever() -> None:
-    assert ObjectsConfig().model_dump() == {"arch": "objects", "hidden": 64}
-    assert ObjectsConfig(whole=True).model_dump() == {"arch": "objects", "hidden": 64, "whole": True}
-
-
 def test_of_a_completed_target_a_doubtful_place_counts_less_and_a_far_one_by_its_logarithm() -> None:
     still = torch.zeros(1, 1, 1, 2)
     size = torch.full_like(still, 0.1)

@@ -20,7 +20,7 @@ from pydantic import Field, RootModel, TypeAdapter
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS
-from maskcast.params import Params, is_null, validate
+from maskcast.params import Params, validate
 from maskcast.reading import parsing, read_file, read_json
 from maskcast.registry.inputs import MAX_FRAMES
 from maskcast.writing import write_json
@@ -60,11 +60,11 @@ class ForecastDescription(Params):
     """Columns of these frames."""
     frame_stride: int | None = Field(None, ge=1)
     """Distance of consecutive frames in the video they come from; null if unknown or different."""
-    frame_rate: float | None = Field(None, gt=0, exclude_if=is_null)
+    frame_rate: float | None = Field(None, gt=0)
     """Frames per second of these clips; null if unknown or different."""
     classes: tuple[str, ...]
     """Class names by id, background first."""
-    label_map: str | None = Field(None, exclude_if=is_null)
+    label_map: str | None = None
     """The label map of these classes; null if the clips of the evaluation had only one."""
 
 

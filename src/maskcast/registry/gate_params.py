@@ -31,7 +31,7 @@ class Gate(Bootstrap):
     """Models that are scored in the same evaluation: names of their scores end in theirs."""
     least: ByName[str, float] = Field(default_factory=dict)
     """Minimum values of scores, by their names in the evaluation's metrics."""
-    most: ByName[str, float] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    most: ByName[str, float] = Field(default_factory=dict)
     """Maximum values of scores that are better when lower, likewise."""
     score: str
     """Per-clip or per-image score that is compared with the champion's."""

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from maskcast.digest import DATA_HASH, DVC_HASH
 from maskcast.markup import Html, collapsible, concatenate, element, figure, table
-from maskcast.params import all_values, flatten
+from maskcast.params import flatten
 from maskcast.redaction import redacted
 from maskcast.report.charts import line_chart
 from maskcast.report.page_style import SCRIPT, STYLE
@@ -120,7 +120,7 @@ def _lineage(params: BaseModel, tags: Mapping[str, str]) -> Html:
         facts += [
             [f"{text} {tag.removeprefix(prefix)}", name] for tag, name in tags.items() if tag.startswith(prefix)
         ]
-    values = [[key, _param(value)] for key, value in flatten(all_values(params)).items()]
+    values = [[key, _param(value)] for key, value in flatten(params.model_dump(mode="json")).items()]
     return element(
         "div",
         table("Code and inputs", ["fact", "value"], facts),

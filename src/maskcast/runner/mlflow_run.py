@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from maskcast.digest import DVC_HASH
 from maskcast.errors import MaskcastError
-from maskcast.params import all_values, flatten
+from maskcast.params import flatten
 from maskcast.progress import say
 from maskcast.redaction import redacted
 from maskcast.runner.mlflow_errors import is_not_found
@@ -120,7 +120,7 @@ def _log_missing(client: Any, run: Any, origin: Origin) -> None:
     """Logs those params and data sets that a run does not have yet."""
     from mlflow.entities import Param
 
-    values = flatten(all_values(origin.params))
+    values = flatten(origin.params.model_dump(mode="json"))
     missing = [
         Param(name, redacted(str(value))[:MAX_VALUE])
         for name, value in values.items()

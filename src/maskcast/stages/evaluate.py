@@ -10,7 +10,7 @@ from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.labels import Split
 from maskcast.models.limits import MAX_FUTURES
-from maskcast.params import Batch, Params, all_values, is_null, is_zero
+from maskcast.params import Batch, Params
 from maskcast.progress import report_folder, say
 from maskcast.reading import pluralize
 from maskcast.runner.outputs import final_path
@@ -27,7 +27,7 @@ class Evaluate(Params):
     split: Split | None = None
     """Split whose labelled clips are scored; null: `test` if it has any, else `val`, whose clips also select the
     epochs of the trainings."""
-    label_map: str | None = Field(None, exclude_if=is_null)
+    label_map: str | None = None
     """The label map to forecast, of kind classes; null if there is only one. The masker is scored on all maps."""
     context: Literal["generated", "truth"] = "generated"
     """`generated`: the masker's masks, as in prediction; `truth`: true masks, for data without frames."""
@@ -37,7 +37,7 @@ class Evaluate(Params):
     """Number of frames to forecast."""
     batch_size: Batch = 8
     """Clips per batch; scores do not depend on it."""
-    futures: int = Field(0, ge=0, le=MAX_FUTURES, exclude_if=is_zero)
+    futures: int = Field(0, ge=0, le=MAX_FUTURES)
     """Number of futures sampled per clip; metrics hold the mean and the best of their scores."""
     pictures: int = Field(6, ge=0)
     """Number of clips drawn as strips, spread from the best to the worst; best, median and worst also appear as
@@ -95,7 +95,7 @@ def evaluate(
     device = best_device()
     models = load_models(forecaster, masker, prepared, device)
     settings = params.model_dump(include={"context", "context_frames", "horizon", "batch_size"})
-    recorded = {"evaluate": all_values(params)}
+    recorded = {"evaluate": params.model_dump(mode="json")}
     if "generate_masks" in generated.meta:
         recorded["generate_masks"] = generated.meta["generate_masks"]
     evaluation = ForecastEvaluation(

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from maskcast.errors import MaskcastError
-from maskcast.params import Names, Params, is_null
+from maskcast.params import Names, Params
 from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
@@ -29,9 +29,9 @@ class EvaluateVideo(Params):
     split: Literal["train", "val", "test"] | None = None
     """Split whose labelled clips are scored; null: `test` if it has any, else `val`, whose clips also select the
     epochs of the trainings."""
-    label_map: str | None = Field(None, exclude_if=is_null)
+    label_map: str | None = None
     """The label map to score, of kind classes or instances; null if there is only one."""
-    amodal: AmodalParams | None = Field(None, exclude_if=is_null)
+    amodal: AmodalParams | None = None
     """Scores several maps together, image by image, instead of `label_map`; null scores `label_map`."""
     pictures: int = Field(3, ge=0)
     """Number of clips shown on the page, spread from the best to the worst; the video shows the median one."""

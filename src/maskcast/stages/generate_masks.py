@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from maskcast.data.labelling.propagation import PropagationParams
 from maskcast.inference.consistent_frames import CONTEXT_FRAMES
-from maskcast.params import Batch, Names, Params, all_values, is_null
+from maskcast.params import Batch, Names, Params
 from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
@@ -36,10 +36,10 @@ class GenerateMasks(Params):
     to track. A group loses a class that covers less than 1.6 % of the image, summed over its frames (in fewer than
     11 proportionally less), unless one object of the class is in most of them, with a mean probability of at least
     0.7."""
-    propagated: PropagationParams | None = Field(default=None, exclude_if=is_null)
+    propagated: PropagationParams | None = None
     """In partly labelled clips of split train, use the labels, and those that optical flow propagates to nearby
     frames, instead of the masker's masks, so these clips cannot be scored; null keeps the masker's masks."""
-    maps: Names | None = Field(default=None, exclude_if=is_null)
+    maps: Names | None = None
     """Label maps to write; null writes all that the masker has."""
 
 
@@ -94,7 +94,7 @@ def generate_masks(
     name = fingerprint(params, clips=clips, masker=masker)
     meta = params.model_dump(include={"confidence_levels", "precision"})
     meta |= {"masks": name, "consistent_frames": consistent_frames}
-    meta |= {MASKER: digest_tree(masker), PARAMS: all_values(params)}
+    meta |= {MASKER: digest_tree(masker), PARAMS: params.model_dump(mode="json")}
     devices = all_devices()
     meta["arithmetic"] = performed(devices[0], params.precision)
     propagator = None

@@ -14,7 +14,7 @@ from maskcast.data.masks.colours import palette_image
 from maskcast.errors import MaskcastError
 from maskcast.files import file_stem
 from maskcast.labels import Split, natural_sort_key
-from maskcast.params import Batch, Params, is_null
+from maskcast.params import Batch, Params
 from maskcast.progress import say, track
 from maskcast.reading import pluralize
 from maskcast.report.paint import PAPER, class_entries, with_legend
@@ -31,7 +31,7 @@ class Predict(Params):
 
     split: Split = "hidden"
     """Split whose clips are forecast; if it has none, nothing is predicted."""
-    label_map: str | None = Field(None, exclude_if=is_null)
+    label_map: str | None = None
     """The label map to forecast, of kind classes; null if there is only one."""
     context_frames: int = Field(11, ge=1)
     """Number of context frames."""

@@ -48,7 +48,7 @@ class PrepareClips(Params):
     clips."""
     width: int | None = Field(default=None, ge=1)
     """Width of the clips in pixels, likewise."""
-    limit: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
+    limit: int | None = Field(default=None, ge=1)
     """Maximum number of clips of each split and kind (labelled, unlabelled, hidden), drawn with the seed, to try a
     pipeline on a large data set; null takes all."""
     workers: int = Field(default=0, ge=0)
@@ -57,7 +57,7 @@ class PrepareClips(Params):
     """Seed of the source's random choices, and of `limit`."""
     on_error: Literal["skip", "fail"] = "skip"
     """Clips that cannot be read: `skip` leaves them out and reports them, `fail` stops the stage."""
-    required_splits: tuple[Split, ...] = Field(default=TRAINING, exclude_if=lambda value: value == TRAINING)
+    required_splits: tuple[Split, ...] = TRAINING
     """Splits that must have clips: later stages train on `train` and are scored on `val`. Use [] for clips that
     are only masked, [val] for clips that are scored."""
 

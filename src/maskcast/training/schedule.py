@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from maskcast.params import LARGEST_INTEGER, Batch, Params, is_null
+from maskcast.params import LARGEST_INTEGER, Batch, Params
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,9 +44,7 @@ class Schedule(Params, ABC):
     precision: Literal["bf16", "fp32"] = "bf16"
     """`bf16`: autocast, with weights and sums in fp32, but fp32 on a CPU without bfloat16; `fp32`: everything in
     fp32, on a GPU too (no TF32)."""
-    compile: Annotated[Literal["auto"] | bool, BeforeValidator(_choice)] = Field(
-        "auto", exclude_if=lambda value: value == "auto"
-    )
+    compile: Annotated[Literal["auto"] | bool, BeforeValidator(_choice)] = "auto"
     """Whether to compile the network. `auto` does so on a GPU if training has at least 3000 steps and is not
     recorded as a CUDA graph. true always compiles. false neither compiles nor records a CUDA graph."""
     seed: int = Field(default=0, ge=0)
@@ -111,7 +109,7 @@ class CosineSchedule(Schedule):
     """Peak learning rate: linear warm-up, then cosine decay or cycles, updated every step."""
     min_learning_rate: float = Field(default=1e-8, ge=0, le=MAX_RATE)
     """Rate that the cosine decay would reach one step after the last one, or the lowest rate of a cycle."""
-    cycle_steps: int | None = Field(default=None, ge=1, exclude_if=is_null)
+    cycle_steps: int | None = Field(default=None, ge=1)
     """Steps from the lowest rate to the peak, and as many back, in cycles; each peak is half as far above the
     lowest rate as the one before (triangular2 of Smith 2017, arXiv 1506.01186). A warm-up replaces the first rise.
     null uses cosine decay."""
@@ -138,7 +136,7 @@ class CosineSchedule(Schedule):
 class TrainingParams(CosineSchedule):
     """How long and how fast to train, by AdamW or Muon; an epoch ends with a validation."""
 
-    optimizer: Literal["adamw", "muon"] = Field(default="adamw", exclude_if=lambda value: value == "adamw")
+    optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon` orthogonalises the update of each convolution and uses AdamW for the other weights: a masker learns
     more in the same number of steps."""
     weight_decay: float = Field(default=0.005, ge=0)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from maskcast.params import Params, is_zero
+from maskcast.params import Params
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Blur = Annotated[float, Field(ge=0, le=100)]
@@ -32,7 +32,7 @@ class ColourParams(Params):
     """Maximum relative change of saturation."""
     hue: float = Field(default=0.0, ge=0, le=0.5)
     """Maximum shift of the hue, as a fraction of the colour circle."""
-    channels: float = Field(default=0.0, ge=0, le=1, exclude_if=is_zero)
+    channels: float = Field(default=0.0, ge=0, le=1)
     """Maximum relative change of the red, green and blue channels, drawn separately for each."""
     blur: Blur = 0.0
     """Maximum standard deviation of a Gaussian blur, in pixels."""

@@ -20,7 +20,6 @@ from maskcast.data.augment.colours import ColourParams, Probability, draw_colour
 from maskcast.data.augment.mirror import swap_masks
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap, MirrorSwaps
-from maskcast.params import is_standard
 
 
 class Augmentation(ColourParams):
@@ -67,7 +66,7 @@ class Augmentation(ColourParams):
 class AugmentParams(Augmentation):
     """What maskcast itself may change."""
 
-    name: Literal["standard"] = Field("standard", exclude_if=is_standard)
+    name: Literal["standard"] = "standard"
     """The augmentation; a plugin may add others (docs/add-a-model.md)."""
 
 

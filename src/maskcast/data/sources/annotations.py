@@ -44,7 +44,7 @@ from maskcast.labels import (
     natural_sort_key,
     single_map,
 )
-from maskcast.params import ByName, PathPattern, is_false
+from maskcast.params import ByName, PathPattern
 from maskcast.reading import pluralize
 
 Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "labelme", "label-studio"]
@@ -68,12 +68,12 @@ class AnnotationsSource(LabelledSource):
     """Folder of a sequence's frames, or its video, or its images by `{frame}`; see `frame_folders`. A frame of a
     label file is the image whose path ends in its name; a frame of a video is found by clip and number, counted
     from 0."""
-    rename: ByName[str, str] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    rename: ByName[str, str] = Field(default_factory=dict)
     """Class, `background` or `ignore` (no label) for a name in the label files: `{car: vehicle}`."""
     empty: Empty = "unlabelled"
     """What a frame is that the label file lists without any object: `unlabelled` (nobody has looked at it) or
     `background` (it holds no object)."""
-    instances: bool = Field(default=False, exclude_if=is_false)
+    instances: bool = False
     """Whether clips have, beside the classes (`mask`), a label map `objects` of kind instances, with the number
     that the file gives each object in all frames. A clip in which a frame has no labels has no `objects`."""
 

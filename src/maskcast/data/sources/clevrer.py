@@ -16,7 +16,7 @@ from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import KIND_OF_SPLIT, MASK, Split, single_map
-from maskcast.params import ByName, is_false
+from maskcast.params import ByName
 from maskcast.reading import parsing, pluralize, read_json
 from maskcast.simulator.camera import (
     ATTRIBUTES,
@@ -63,7 +63,7 @@ class ClevrerSource(SourceConfig):
     """The split of individual videos, which takes precedence over `splits`."""
     ids: tuple[VideoId, ...] | None = None
     """Ids of the videos to use; null uses all."""
-    attributes: bool = Field(default=False, exclude_if=is_false)
+    attributes: bool = False
     """Record the shape, material and color of every class, so that a masker learns classes by their attributes."""
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:

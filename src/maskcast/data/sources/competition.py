@@ -23,7 +23,6 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, natural_sort_key, single_map
-from maskcast.params import is_false
 from maskcast.reading import load_memmap, pluralize
 from maskcast.simulator.camera import ATTRIBUTES, CLASSES
 
@@ -38,7 +37,7 @@ class CompetitionSource(SourceConfig):
     layout: Literal["competition"] = "competition"
     num_classes: int = Field(default=49, ge=2, le=IGNORE)
     """Number of classes, background included; with 49 they get CLEVRER's names."""
-    attributes: bool = Field(default=False, exclude_if=is_false)
+    attributes: bool = False
     """Record the shape, material and color of CLEVRER's classes, so that a masker learns classes by their
     attributes."""
 

@@ -15,7 +15,6 @@ from maskcast.data.sources.splits import Splits, assign_splits, listed_names, ti
 from maskcast.data.video_files.one_pass import VideoWindow
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT
-from maskcast.params import is_false, is_null
 from maskcast.reading import pluralize
 
 WINDOW_STEP = 22  # default distance of windows
@@ -27,7 +26,7 @@ class WindowedSource(SourceConfig):
     classes: Classes = ("background", "foreground")
     """Class names by id, the background first; or the path of a classes file in the raw folder, which may also
     give classes attributes."""
-    mirror_swaps: MirrorSwapsParam | None = Field(default=None, exclude_if=is_null)
+    mirror_swaps: MirrorSwapsParam | None = None
     """Pairs of classes that trade places when a frame is flipped horizontally, e.g. `[[left thumb, right thumb],
     [left palm, right palm]]`; a single pair may be written as two names. Training flips half of the samples and
     swaps the classes of these pairs. [] declares that none swap, which also ends the warning about names with a
@@ -36,7 +35,7 @@ class WindowedSource(SourceConfig):
     """Number of frames of a clip."""
     stride: int = Field(default=1, ge=1)
     """Distance between consecutive frames of a clip, in frames of the sequence."""
-    fps: float | None = Field(default=None, gt=0, allow_inf_nan=False, exclude_if=is_null)
+    fps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Frames per second that are taken of a video, by time: those nearest to 0, 1 / fps, 2 / fps, ... seconds.
     `stride` and `window_step` then count these; labels of other frames are not used. null takes every frame."""
     window_step: int = Field(default=WINDOW_STEP, ge=1)
@@ -66,10 +65,10 @@ class LabelledSource(WindowedSource):
     splits_come_from: ClassVar[str] = (
         "source.splits (names or shares), or set source.split_by: time if there is only one sequence"
     )
-    labelled_window_step: int | None = Field(default=None, ge=1, exclude_if=is_null)
+    labelled_window_step: int | None = Field(default=None, ge=1)
     """A smaller distance for clips that have a labelled frame, where few frames are labelled: each is then in
     several clips, at another place of each. Clips without one stay `window_step` apart. null: all do."""
-    things: bool = Field(default=False, exclude_if=is_false)
+    things: bool = False
     """Whether every class is a countable object, such as a car, and none is stuff, such as road. An object then
     has one class in all frames, so the generated masks of a clip can be made consistent
     (`generate_masks.consistent_frames`). That removes specks, and with them small objects that the masker is

@@ -43,7 +43,7 @@ from maskcast.labels import (
     natural_sort_key,
     single_map,
 )
-from maskcast.params import ByName, is_false, is_null
+from maskcast.params import ByName
 from maskcast.reading import pluralize
 
 
@@ -72,9 +72,9 @@ class FrameFoldersSource(LabelledSource):
     masks: Pattern = "Annotations/480p/{clip}"
     """Folder of the sequence's mask images, or their file names with `{frame}`, e.g.
     `"gtFine/train/{clip}/{frame}_gtFine_labelIds.png"`. Losses and metrics ignore frames without a mask."""
-    mask_suffix: str | None = Field(default=None, exclude_if=is_null)
+    mask_suffix: str | None = None
     """Suffix that a mask's name adds to its frame's, e.g. `_L` if `001_L.png` is the mask of `001.png`."""
-    offset: int | None = Field(default=None, exclude_if=is_null)
+    offset: int | None = None
     """Pairs by number: mask N belongs to frame N - offset. Frames of a video count from 0, so use 1 if its first
     mask is `00001.png`. null pairs images by name, and masks with frames of a video from 0 if there is a mask
     0."""
@@ -83,16 +83,16 @@ class FrameFoldersSource(LabelledSource):
     whichever the values of the whole set allow, and an error if they allow both or neither."""
     ignore: int | None = Field(default=None, ge=0, le=65535)
     """Pixel value of the mask images that means no label."""
-    values: Values | None = Field(default=None, exclude_if=is_null)
+    values: Values | None = None
     """Class of each pixel value, or `ignore` for no label, if values are not class ids: `{0: background, 255:
     person}`. For colours: `{"#000000": ignore, "#804080": road}`."""
-    label_divisor: int | None = Field(default=None, ge=2, le=COLOUR_DIVISOR, exclude_if=is_null)
+    label_divisor: int | None = Field(default=None, ge=2, le=COLOUR_DIVISOR)
     """Set this if a pixel value is class * label_divisor + object: 1000 in Cityscapes' instanceIds and MOTS, 100
     in VIPSeg. A value below it, or below the number of classes, is a class without an object. 65536 is for colours
     whose red is the class and whose green and blue are the object, 0 for none, as in KITTI-STEP. `classes`,
     `values` and `ignore` then refer to class numbers; `ignore` may also be a whole pixel value, except for
     colours."""
-    instances: bool = Field(default=False, exclude_if=is_false)
+    instances: bool = False
     """Whether each mask value is an object of its own, as in DAVIS 2017. Clips then have, beside the classes
     (`mask`), a label map `objects` of kind instances. `values` or `label_divisor` give the class of each object;
     without them all objects have the second of two classes. A clip in which a frame has no mask has no

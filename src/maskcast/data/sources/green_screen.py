@@ -28,7 +28,7 @@ from maskcast.data.sources.splits import Splits, assign_splits, check_no_copies
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import LabelMap
-from maskcast.params import Params, RelativePath, is_null
+from maskcast.params import Params, RelativePath
 from maskcast.reading import pluralize
 from maskcast.seed import derive
 
@@ -58,10 +58,10 @@ class GreenScreenSource(SourceConfig):
     backgrounds: RelativePath = "backgrounds"
     """Folder of the backgrounds: images, video files, or a folder of images for each video. A background with the
     name of a video is never put behind that video, as it may be an empty shot of the same place."""
-    mattes: RelativePath | None = Field(default=None, exclude_if=is_null)
+    mattes: RelativePath | None = None
     """Folder of the true alpha matte of each video, with the same name and size: grey images or a video, 255 =
     opaque. null computes opacity by the key."""
-    figures: FiguresParams | None = Field(default=None, exclude_if=is_null)
+    figures: FiguresParams | None = None
     """Renders videos and backgrounds instead of reading any: set `fetch_dataset.uri` to `synthetic`."""
     key: Key = SoftKey()
     """How the screen is separated from the foreground: `{name: soft}` or `{name: bounds}`."""
@@ -75,7 +75,7 @@ class GreenScreenSource(SourceConfig):
     """Distance between consecutive frames of a clip, in frames of the video."""
     splits: Splits = Field(default={"val": 0.2})
     """Share or names of the videos of each split; the rest is `train`."""
-    background_splits: Splits | None = Field(default=None, exclude_if=is_null)
+    background_splits: Splits | None = None
     """Share or names of the backgrounds of each split; null takes the shares of `splits`."""
     compose: Literal["training", "once"] = "training"
     """`training`: each training step puts a clip over another background; `once`: each clip has one background."""

@@ -30,7 +30,7 @@ from maskcast.data.sources.hand_lists import Sample, read_ids, read_list
 from maskcast.data.sources.hands import MASK_KEYS, hand_maps
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, LabelError, Split
-from maskcast.params import ByName, is_null
+from maskcast.params import ByName
 from maskcast.seed import derive, rng
 from maskcast.simulator.hands import PARTS, SIDES
 
@@ -72,7 +72,7 @@ class HandLmdbSource(SourceConfig):
     scale: float = Field(default=1.0, gt=0)
     """Side of the square crop / longer side of the box; the boxes of the lists are 1.25 times as large as the
     hands."""
-    most: int | None = Field(default=None, ge=1, exclude_if=is_null)
+    most: int | None = Field(default=None, ge=1)
     """Maximum number of images of a list, drawn with the seed; 1000 makes the mini splits."""
 
     @model_validator(mode="after")

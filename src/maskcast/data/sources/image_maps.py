@@ -23,7 +23,7 @@ from maskcast.data.sources.patterns import CLIP, FRAME, SINGLE_SEQUENCE, Pattern
 from maskcast.data.sources.splits import Splits, assign_splits, listed_names
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT, LabelMap, natural_sort_key
-from maskcast.params import ByName, is_null
+from maskcast.params import ByName
 from maskcast.simulator.hands import PARTS, SIDES
 
 
@@ -57,7 +57,7 @@ class ImageMapsSource(SourceConfig):
     """Pixel value of the mask images that means no label."""
     classes: Classes = ("background", *PARTS)
     """Class names by id, the same in every map; or the path of a classes file in the raw folder."""
-    mirror_swaps: MirrorSwapsParam | None = Field(default=None, exclude_if=is_null)
+    mirror_swaps: MirrorSwapsParam | None = None
     """Two maps that trade places when an image is flipped horizontally, e.g. [left, right], or pairs of maps or
     classes; see `frame_folders`."""
     splits: Splits = Field(default={"val": 0.2})

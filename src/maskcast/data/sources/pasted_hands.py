@@ -34,7 +34,7 @@ from maskcast.data.sources.image_maps import (
 from maskcast.data.sources.splits import Splits, check_no_copies
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT, SPLITS, Split
-from maskcast.params import ByName, is_null
+from maskcast.params import ByName
 from maskcast.reading import pluralize
 from maskcast.seed import derive, rng
 from maskcast.simulator.hands import SIDES
@@ -56,7 +56,7 @@ class PastedHandsSource(SourceConfig):
     """The photographs; see `image_maps`."""
     masks: ImagePattern = "masks/{frame}.png"
     """The masks of the photographs."""
-    values: Values | None = Field(default=None, exclude_if=is_null)
+    values: Values | None = None
     """Which value is `hand` and which `background`, e.g. {0: hand, 1: background}; null: 0 is background."""
     side: Literal["left", "right"] = "right"
     """Which hand the photographs show."""

@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.labels import KIND_OF_SPLIT, MASK, SPLITS, single_map
-from maskcast.params import is_false, is_zero
 from maskcast.seed import derive
 from maskcast.simulator.camera import ATTRIBUTES, CLASSES, CLEVRER_CAMERA
 from maskcast.simulator.scenes import simulate_clip
@@ -35,7 +34,7 @@ class SyntheticSource(SourceConfig):
     """Number of clips without masks."""
     hidden: ClipCount = 0
     """Number of clips of which only the first `context` frames are given."""
-    motion: ClipCount = Field(default=0, exclude_if=is_zero)
+    motion: ClipCount = 0
     """Number of further clips in split train that have masks but no frames: forecasters learn motion from them,
     maskers do not use them. They cost a tenth of other clips."""
     frames: int = Field(default=22, ge=1)
@@ -51,7 +50,7 @@ class SyntheticSource(SourceConfig):
     randomize: float = Field(default=0.0, ge=0, le=2)
     """How far lighting, colours, camera and image noise may differ from CLEVRER's: 0 not at all, 1 as far as is
     useful for training, more to test a masker on conditions it has never seen."""
-    attributes: bool = Field(default=False, exclude_if=is_false)
+    attributes: bool = False
     """Record the shape, material and color of every class, so that a masker learns classes by their attributes."""
 
     @model_validator(mode="after")

@@ -12,7 +12,6 @@ from maskcast.errors import MaskcastError
 from maskcast.models.config import ModelConfig
 from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.weights import EncoderWeights, Sha256, check_digest
-from maskcast.params import is_null
 
 if TYPE_CHECKING:
     from maskcast.models.detection.faster_rcnn import FasterRcnn
@@ -30,7 +29,7 @@ class FasterRcnnConfig(ModelConfig):
     encoder_weights: EncoderWeights | None = None
     """Initial weights: ``pretrained`` for the library's own from the Hugging Face hub;
     ``hf-hub:<owner>/<name>@<revision>``; or a local safetensors file or folder. null initialises randomly."""
-    encoder_sha256: Sha256 | None = Field(None, exclude_if=is_null)
+    encoder_sha256: Sha256 | None = None
     """SHA-256 digest that the file of ``encoder_weights`` must have; null skips the check."""
     norm: Literal["frozen", "sync"] = "sync"
     """Batch norms of the encoder: frozen at their pretrained values, or trained and synchronised over all

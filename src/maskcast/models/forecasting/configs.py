@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from maskcast.models.config import ModelConfig
-from maskcast.params import is_false
 from maskcast.plugins import with_plugins
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class MaskForecasterConfig(ModelConfig):
     """The pixel loss uses every n-th row and column of these frames, from a random offset."""
     loss_clips: int = Field(default=2, ge=1)
     """Clips of a batch in the pixel loss with `motion: object`; trajectories are learned from all clips."""
-    whole: bool = Field(default=False, exclude_if=is_false)
+    whole: bool = False
     """Masks only: complete objects that the image border or another object cuts off; this is learned first."""
 
     def around(
@@ -200,9 +199,9 @@ class ObjectsConfig(ModelConfig):
     arch: Literal["objects"] = "objects"
     hidden: int = Field(default=OBJECT_HIDDEN, ge=1)
     """Width of an object's memory."""
-    whole: bool = Field(default=False, exclude_if=is_false)
+    whole: bool = False
     """Complete objects that the image border or another object cuts off; learned first, from uncut objects."""
-    several: bool = Field(default=False, exclude_if=is_false)
+    several: bool = False
     """Treat each connected component of a class as an object of its own and track it; false treats each class as
     one object."""
 

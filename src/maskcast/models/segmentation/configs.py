@@ -13,7 +13,7 @@ from maskcast.labels import LabelMap
 from maskcast.models.encoders.configs import EncoderModelConfig, SmpEncoderConfig, UNetEncoderConfig
 from maskcast.models.encoders.weights import EncoderWeights, Sha256, check_digest
 from maskcast.models.segmentation.config import LossConfig, MaskerModelConfig, SegmenterModelConfig
-from maskcast.params import Params, is_null, is_standard
+from maskcast.params import Params
 from maskcast.plugins import with_plugins
 from maskcast.reading import pluralize
 
@@ -71,7 +71,7 @@ class SmpConfig(MaskerModelConfig):
     encoder_weights: EncoderWeights | None = None
     """Initial weights: ``pretrained`` for the library's own from the Hugging Face hub;
     ``hf-hub:<owner>/<name>@<revision>``; or a local safetensors file or folder. null initialises randomly."""
-    encoder_sha256: Sha256 | None = Field(None, exclude_if=is_null)
+    encoder_sha256: Sha256 | None = None
     """SHA-256 digest that the file of ``encoder_weights`` must have; null skips the check."""
 
     @model_validator(mode="after")
@@ -170,7 +170,7 @@ class RecurrentConfig(SegmenterModelConfig):
 class MaskLossConfig(LossConfig):
     """Weights and reductions of ``losses.MaskLoss``; the defaults are system 0's (smp 0.3.2 semantics)."""
 
-    name: Literal["standard"] = Field("standard", exclude_if=is_standard)
+    name: Literal["standard"] = "standard"
     """The loss; a plugin may add others (docs/add-a-model.md)."""
     ce: float = Field(0.2, ge=0)
     """Weight of the cross entropy; 0 leaves the term out."""
@@ -180,14 +180,14 @@ class MaskLossConfig(LossConfig):
     """Weight of the focal loss; 0 leaves the term out."""
     background_weight: float = Field(0.3, ge=0)
     """Weight of class 0 in the cross entropy; the other classes have weight 1."""
-    class_weights: list[Annotated[float, Field(ge=0)]] | None = Field(None, exclude_if=is_null)
+    class_weights: list[Annotated[float, Field(ge=0)]] | None = None
     """Weight of each class in the cross entropy, background first; replaces ``background_weight``."""
     ce_reduction: Literal["weighted_mean", "mean"] = "weighted_mean"
     """Divide the summed cross entropy by the summed weights of the pixels (as PyTorch does) or by the number of
     pixels."""
     dice_classes: Literal["all", "present"] = "all"
     """Average over all classes, where a class absent from the batch adds 0, or only over the classes present."""
-    dice_over: Literal["batch", "frame"] = Field("batch", exclude_if=lambda value: value == "batch")
+    dice_over: Literal["batch", "frame"] = "batch"
     """Sum counts over the batch and average over classes, or compute the score per frame and class and average
     those (SoftDice, with ``dice_smooth: 1.0e-4``; CrossDice also has ``ce: 0.5`` and ``dice: 0.5``)."""
     dice_smooth: float = Field(0.0, ge=0)

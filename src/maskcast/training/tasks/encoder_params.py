@@ -15,7 +15,7 @@ from maskcast.models.encoders.configs import (
     UNetEncoderConfig,
 )
 from maskcast.models.segmentation.configs import SegmenterConfig
-from maskcast.params import Params, is_null
+from maskcast.params import Params
 from maskcast.training.schedule import SgdCosine
 
 
@@ -24,7 +24,7 @@ class EncoderTraining(Params):
 
     model: EncoderConfig = UNetEncoderConfig()
     """Architecture and its sizes."""
-    network: SegmenterConfig | None = Field(default=None, exclude_if=is_null)
+    network: SegmenterConfig | None = None
     """The whole masker that dense methods (denoise, masked, next_frame) pretrain, written as
     ``train_masker.model``. Its encoder must be ``model``. null for methods that train only an encoder."""
     method: Method = DenseCLConfig()

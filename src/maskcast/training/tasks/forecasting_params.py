@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from maskcast.params import Batch, Params, is_null
+from maskcast.params import Batch, Params
 from maskcast.training.schedule import TrainingParams
 
 
@@ -13,7 +13,7 @@ class ForecastTraining(Params):
 
     training: TrainingParams
     """Schedule; a sample of ``batch_size`` is one window."""
-    label_map: str | None = Field(default=None, exclude_if=is_null)
+    label_map: str | None = None
     """The label map to forecast, of kind classes; null if there is only one."""
     context_frames: int = Field(default=11, ge=1)
     """Context frames in validation, and the most in training."""

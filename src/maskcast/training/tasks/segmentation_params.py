@@ -10,7 +10,7 @@ from maskcast.data.augment.strong import StrongColours
 from maskcast.data.labelling.propagation import PropagationParams
 from maskcast.models.segmentation.config import MaskerModelConfig
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
-from maskcast.params import MAX_BATCH_SIZE, Names, Params, is_false, is_null
+from maskcast.params import MAX_BATCH_SIZE, Names, Params
 from maskcast.plugins import with_plugins
 from maskcast.reading import pluralize
 from maskcast.training.schedule import TrainingParams
@@ -108,7 +108,7 @@ class SegmentationTraining(Params):
     """Architecture and its sizes."""
     loss: Loss = MaskLossConfig()
     """Loss of label maps of kind classes: its terms, their weights and reductions."""
-    matte_loss: MatteLossConfig | None = Field(default=None, exclude_if=is_null)
+    matte_loss: MatteLossConfig | None = None
     """Loss of alpha maps, e.g. {l1: 1, laplacian: 1, coherence: 5} as in Robust Video Matting. null uses the mean
     absolute difference of opacity and of its gradient."""
     augment: Augment = AugmentParams()
@@ -117,34 +117,34 @@ class SegmentationTraining(Params):
     """Schedule; a sample of ``batch_size`` is one frame, or one window of a clip if the model has a state."""
     val_frame_step: int = Field(default=1, ge=1)
     """Validate on every n-th frame of the validation clips."""
-    maps: Names | None = Field(default=None, exclude_if=is_null)
+    maps: Names | None = None
     """Label maps to learn; null learns all of kind classes or alpha."""
-    window: WindowParams | None = Field(default=None, exclude_if=is_null)
+    window: WindowParams | None = None
     """Windows of frames that a model with a state trains on; null for a model without one."""
-    mirror: bool = Field(default=False, exclude_if=is_false)
+    mirror: bool = False
     """Horizontal-flip test-time augmentation: wherever this masker is used, average the logits of a frame and its
     flipped copy, in nearly twice the time. Not for classes that a flip swaps (`source.mirror_swaps`)."""
-    ema: float | None = Field(default=None, gt=0, lt=1, exclude_if=is_null)
+    ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay per step of an exponential moving average of the weights. Of the average and the weights themselves,
     the one that validates better is kept. null keeps no average."""
-    unlabeled: UnlabeledParams | None = Field(default=None, exclude_if=is_null)
+    unlabeled: UnlabeledParams | None = None
     """Semi-supervised training on unlabelled frames, too; null trains on labelled frames only."""
-    propagated: PropagatedParams | None = Field(default=None, exclude_if=is_null)
+    propagated: PropagatedParams | None = None
     """For clips with labels in some frames only: train on nearby frames, too, with labels propagated by optical
     flow. null does not."""
-    recoloured: RecolouredParams | None = Field(default=None, exclude_if=is_null)
+    recoloured: RecolouredParams | None = None
     """Show some labelled samples in other colours, if classes have attributes; null does not."""
-    generated: GeneratedParams | None = Field(default=None, exclude_if=is_null)
+    generated: GeneratedParams | None = None
     """A second round of training: learn from the masks given as ``--masks``, too; null does not."""
-    anew: bool = Field(default=False, exclude_if=is_false)
+    anew: bool = False
     """Ignore the masker given as ``--start`` and begin with new weights, as a second masker of another
     architecture must."""
-    adversarial: AdversarialParams | None = Field(default=None, exclude_if=is_null)
+    adversarial: AdversarialParams | None = None
     """A discriminator trained alongside, whose loss rewards masks that look real; null for none."""
-    phases: list[SegmentationPhase] | None = Field(default=None, min_length=1, exclude_if=is_null)
+    phases: list[SegmentationPhase] | None = Field(default=None, min_length=1)
     """Training in phases, one after the other, e.g. [{epochs: 3, generated: 1}, {epochs: 7, generated: 0}]; null
     trains the same way throughout."""
-    attributes: bool = Field(default=True, exclude_if=bool)
+    attributes: bool = True
     """Learn classes by their shared attributes, if the clips' label maps have any (docs/your-data.md), so that a
     class without labels is recognised by its attributes. false learns each class separately."""
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from maskcast.models.segmentation.config import LossConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
-from maskcast.params import Params, is_null, is_zero
+from maskcast.params import Params
 from maskcast.plugins import with_plugins
 from maskcast.training.schedule import TrainingParams
 
@@ -37,9 +37,9 @@ class GeneratedParams(Params):
     """Share of the samples drawn from generated masks; the others are drawn from labelled clips."""
     threshold: float = Field(default=0.8, ge=0, le=1)
     """Minimum confidence for the class of a pixel to be learnt; opacity is learnt at every pixel."""
-    drop: float = Field(default=0.0, ge=0, lt=1, exclude_if=is_zero)
+    drop: float = Field(default=0.0, ge=0, lt=1)
     """Share of the clips to leave out: those whose masks have the lowest ``mean_confidence``."""
-    drop_of: Literal["set", "batch"] = Field("set", exclude_if=lambda value: value == "set")
+    drop_of: Literal["set", "batch"] = "set"
     """`set` drops that share of all clips once; `batch` drops it from the clips drawn for each batch."""
 
 
@@ -50,11 +50,11 @@ class SegmentationPhase(Params):
     """Length of the phase; the lengths of all phases add up to ``training.epochs``."""
     rate: float = Field(default=1.0, gt=0)
     """Factor on the scheduled learning rate."""
-    generated: float | None = Field(default=None, ge=0, le=1, exclude_if=is_null)
+    generated: float | None = Field(default=None, ge=0, le=1)
     """Share of the samples drawn from generated masks: 0 trains on labels only, 1 on generated masks only."""
-    loss: Loss | None = Field(default=None, exclude_if=is_null)
+    loss: Loss | None = None
     """Loss of label maps of kind classes."""
-    adversarial: float | None = Field(default=None, ge=0, exclude_if=is_null)
+    adversarial: float | None = Field(default=None, ge=0)
     """Weight of the adversarial loss."""
 
 

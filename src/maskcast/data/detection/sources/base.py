@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from maskcast.data.mirror_swaps import MirrorSwapsParam
 from maskcast.errors import MaskcastError
-from maskcast.params import Params, is_null
+from maskcast.params import Params
 from maskcast.reading import short_repr
 
 ROUNDED_ONE = 1.001  # tolerance for rounded shares
@@ -64,10 +63,10 @@ class DetectionListing:
 class DetectionSource(Params):
     """Base of the params of a raw layout; a subclass adds `layout: Literal["..."]` and implements `listing`."""
 
-    boxes: Literal["pixels", "shares"] = Field(default="pixels", exclude_if=lambda value: value == "pixels")
+    boxes: Literal["pixels", "shares"] = "pixels"
     """Units of the box coordinates: `pixels`, or `shares` of the image's width and height, from 0 to 1."""
 
-    mirror_swaps: MirrorSwapsParam | None = Field(default=None, exclude_if=is_null)
+    mirror_swaps: MirrorSwapsParam | None = None
     """Pairs of classes that trade places when an image is flipped horizontally, e.g. `[left hand, right hand]` or
     `[[left eye, right eye], [left ear, right ear]]`. Training flips half of the images and swaps the classes of
     these pairs. [] declares that none swap, which also ends the warning about names with a side."""
