@@ -105,6 +105,7 @@ def test_what_does_not_pair_is_listed(store: ClipStore, capsys: pytest.CaptureFi
     assert main([*words, "--output", "new"]) == 0
     said = capsys.readouterr()
     assert "--rename 'rot=red': no labelled frame has 'rot'" in said.err
+    assert "warning: a.json does not know blue: its pixels count as background in 1 frame; label" in said.err
     assert (
         "7 frames match no clip in clips (<video or clip>_<frame>.png or <video or clip>/<frame>.png, frames from "
         "0 on):" in said.err
@@ -455,6 +456,28 @@ def test_labels_may_have_the_aspect_of_any_source_of_distorted_clips(
         import_coco("clips", f"new{width}-{height}")
     for width, height in ((90, 120), (200, 80)):
         write_coco(("a_000003.png",), width, height)
+        words = ("labels", "import", "--format", "coco", "a.json", "--clips", "clips", "--output", "no")
+        assert "of another aspect ratio" in failed(capsys, *words)
+
+
+def test_labels_have_the_aspect_of_the_source_of_their_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a portrait and two landscape videos in a store, rotated and cropped labels are told by their clip."""
+    monkeypatch.chdir(tmp_path)
+    Path("raw").mkdir()
+    for name, (height, width) in {"phone": (96, 72), "film": (72, 96), "wide": (72, 128)}.items():
+        encode(Path(f"raw/{name}.mp4"), "libx264", frames=4, size=(height, width))
+    source = {"layout": "videos", "frames": 4, "classes": ["background", "red", "blue"]}
+    params = {"source": source, "height": 72, "width": 96, "workers": 1, "required_splits": []}
+    run_stage("prepare_clips", params, raw=Path("raw"), clips=Path("clips"))
+    aspects = {clip.id: clip.meta.get("source_aspect") for clip in ClipStore(Path("clips")).clips}
+    assert aspects == {"film_00000": None, "phone_00000": 0.75, "wide_00000": 1.778}
+    for name, size in (("film", (96, 72)), ("phone", (72, 96)), ("phone", (96, 72)), ("wide", (128, 72))):
+        write_coco((f"{name}_000003.png",), *size)
+        import_coco("clips", f"new-{name}-{size[0]}")
+    for name, size in (("film", (72, 96)), ("film", (128, 72)), ("phone", (128, 72)), ("wide", (72, 128))):
+        write_coco((f"{name}_000003.png",), *size)
         words = ("labels", "import", "--format", "coco", "a.json", "--clips", "clips", "--output", "no")
         assert "of another aspect ratio" in failed(capsys, *words)
 

@@ -449,6 +449,46 @@ def test_names_are_translated(tmp_path: Path) -> None:
         list_raw(tmp_path, rename={"car": "bus"})
 
 
+def test_files_of_before_a_class_was_added_are_said(tmp_path: Path) -> None:
+    """Its objects are background there, though nobody could draw them."""
+    for k, known in enumerate(("car", "car", "person", "all"), 1):
+        write_frames(tmp_path, numbered(f"video{k}"))
+        content = coco(numbered(f"video{k}"), [one(t, category=2 if known == "person" else 1) for t in (1, 2)])
+        content["categories"] = [each for each in content["categories"] if known in (each["name"], "all")]
+        write_json(tmp_path / f"labels/round{k}.json", content)
+    said = list_raw(tmp_path, labels=["labels/*.json"], rename={"person": "person"}).warnings
+    assert [line.partition("; ")[0] for line in said] == [
+        "warning: labels/round1.json and 1 other label file do not know person: its pixels count as background in "
+        "4 frames",
+        "warning: labels/round3.json does not know car: its pixels count as background in 2 frames",
+    ]
+    said = list_raw(
+        tmp_path, labels=["labels/round[12].json"], classes=["background", "vehicle"], rename={"car": "vehicle"}
+    )
+    assert "know" not in " ".join(said.warnings)
+
+
+@pytest.mark.parametrize(
+    ("form", "shape", "frames"), [("cvat-images", "image", "1 frame"), ("cvat-video", "track", "3 frames")]
+)
+def test_labels_of_a_task_of_cvat_are_its_classes(form: str, shape: str, frames: str, tmp_path: Path) -> None:
+    write_frames(tmp_path, numbered("video1"))
+    polygon = '<{} frame="0" points="2,1;5,1;5,3;2,3" outside="0" occluded="0" keyframe="1"/>'
+    shapes = {
+        "image": f'<image id="0" name="video1/00000.png" width="{WIDTH}" height="{HEIGHT}">'
+        '<polygon label="car" points="2,1;5,1;5,3;2,3"/></image>',
+        "track": f'<track id="0" label="car">{polygon.format("polygon")}</track>',
+    }
+    (tmp_path / "labels.xml").write_text(
+        "<annotations><version>1.1</version><meta><task><name>video1</name><size>3</size><labels><label><name>car"
+        f"</name></label></labels></task></meta>{shapes[shape]}</annotations>"
+    )
+    (said,) = list_raw(tmp_path, format=form, labels=["labels.xml"]).warnings
+    assert said.startswith(
+        f"warning: labels.xml does not know person: its pixels count as background in {frames}; "
+    )
+
+
 def test_a_list_of_classes_without_the_background_is_refused(tmp_path: Path) -> None:
     write_coco(tmp_path, ["video1"])
     with pytest.raises(

@@ -167,7 +167,7 @@ class _Survey:
         self._shared = SharedFrames()
 
     def add(self, clip: RawClip, arrays: Arrays, aspect: float) -> dict[str, Any]:
-        """Adds a clip; returns the entries of its meta about frames without labels."""
+        """Adds a clip; returns the entries of its meta about unlabelled and distorted frames."""
         self.written[clip.split] += 1
         self.masks_alone += arrays.frames is None
         if arrays.frames is not None:
@@ -181,7 +181,11 @@ class _Survey:
             self._add_mask(clip.split, name, mask)
         partly = partly_labelled(self._maps, arrays.masks) if clip.kind == "labelled" else {}
         self._partly |= partly.keys()
-        return {LABELLED_FRAMES: partly} if partly else {}
+        height, width = frame_size(arrays)
+        distorted = abs(aspect * height - width) > 1
+        return ({LABELLED_FRAMES: partly} if partly else {}) | (
+            {"source_aspect": round(aspect, 3)} if distorted else {}
+        )
 
     def _add_mask(self, split: str, name: str, mask_THW: np.ndarray) -> None:
         seen = self._foreground.setdefault((split, name), set())

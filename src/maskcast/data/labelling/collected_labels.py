@@ -47,6 +47,10 @@ class CollectedLabels:
     def __init__(self, store: ClipStore, names: ClassNames, duplicate_remedy: str) -> None:
         self._store, self._names, self._duplicate_remedy = store, names, duplicate_remedy
         self._has_objects = store.label_map.kind == "instances"
+        # Stores of before have only the least and the greatest aspect of all sources.
+        self._has_aspects = "source_aspect" in store.meta and any(
+            "source_aspect" in clip.meta for clip in store.clips
+        )
         self._named: dict[str, set[int]] = defaultdict(set)  # frames that the file names, by clip
         self.clips: dict[str, _ClipLabels] = {}
 
@@ -68,7 +72,7 @@ class CollectedLabels:
                 )
             self._named[clip_id].add(t)
         size = frame.size or (self._store.height, self._store.width)
-        if not _fits(self._store, size):
+        if not _fits(size, (self._store.height, self._store.width), self._aspects_of(match.named[0][0])):
             raise MaskcastError(
                 f"{frame.where}: is {size[1]}x{size[0]}, the clips of {self._store.root} are "
                 f"{self._store.width}x{self._store.height} (width x height), of another aspect ratio; label the "
@@ -88,6 +92,15 @@ class CollectedLabels:
     def fill_background(self) -> int:
         """Makes all unlisted frames of the clips that the file names background; returns their number."""
         return sum(self.clips[clip_id].fill_background() for clip_id in self._named)
+
+    def _aspects_of(self, clip_id: str) -> tuple[float, float]:
+        """Returns the least and the greatest aspect ratio that the source of a clip may have."""
+        own = self._store.width / self._store.height
+        if self._has_aspects:
+            aspect = self._store.get(clip_id).meta.get("source_aspect", own)
+            return aspect, aspect
+        least, greatest = self._store.meta.get("source_aspect", (own, own))
+        return least, greatest
 
     def _clip(self, clip_id: str) -> "_ClipLabels":
         if clip_id not in self.clips:
@@ -180,12 +193,15 @@ class _ClipLabels:
         return np.array([0, *instances], np.uint16), dict(zip(instances, classes, strict=True))
 
 
-def _fits(store: ClipStore, size: Size) -> bool:
-    """Whether frames of a size show what the store's show, up to rounding: neither is rotated or cropped.
+def _fits(size: Size, clip_size: Size, aspects: tuple[float, float]) -> bool:
+    """Whether frames of a size show what a clip shows, up to rounding: neither is rotated or cropped.
 
-    Of clips that were distorted, the store states the least and the greatest aspect ratio of their sources.
+    Args:
+        size: of the frames.
+        clip_size: of the clip, which may be distorted.
+        aspects: least and greatest aspect ratio that the clip's source may have.
     """
-    tolerance = min(MAX_DISTORTION, ROUNDING / min(*size, store.height, store.width))
-    aspect, own = math.log(size[1] / size[0]), math.log(store.width / store.height)
-    least, greatest = map(math.log, store.meta.get("source_aspect", [store.width / store.height] * 2))
+    tolerance = min(MAX_DISTORTION, ROUNDING / min(*size, *clip_size))
+    aspect, own = math.log(size[1] / size[0]), math.log(clip_size[1] / clip_size[0])
+    least, greatest = map(math.log, aspects)
     return abs(aspect - own) <= tolerance or least - tolerance <= aspect <= greatest + tolerance

@@ -15,7 +15,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.data.labelling.collected_labels import CollectedLabels, FrameMatch
 from maskcast.data.labelling.formats.base import Empty, ImportedFrame, LabelFormat
-from maskcast.data.labelling.formats.class_names import ClassNames
+from maskcast.data.labelling.formats.class_names import ClassNames, UnknownClasses
 from maskcast.data.labelling.formats.names import FRAME_RULE
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.data.labelling.video_frames import VideoFrames
@@ -38,6 +38,7 @@ class ImportReport:
         empty: how many of ``frames`` are listed without any region.
         unlabelled: number of frames that are listed without any region and stay unlabelled.
         unmatched: names of frames that belong to no clip of the store.
+        unknown_classes: warnings about label files that lack classes of the store.
         unused_renames: messages about renamed classes that no labelled frame has.
         followed: clips that had no labels and join the split of their video's labels, with this split.
         moved: clips without labels that leave ``unlabeled`` for the split of new labels of their video.
@@ -50,6 +51,7 @@ class ImportReport:
     empty: int = 0
     unlabelled: int = 0
     unmatched: list[str] = field(default_factory=list)
+    unknown_classes: list[str] = field(default_factory=list)
     unused_renames: list[str] = field(default_factory=list)
     followed: dict[str, str] = field(default_factory=dict)
     moved: list[str] = field(default_factory=list)
@@ -65,6 +67,7 @@ class ImportReport:
         Args:
             clips: the store that was imported into.
         """
+        yield from self.unknown_classes
         yield from self.unused_renames
         if self.unmatched:
             frames = pluralize(len(self.unmatched), "frame", "matches", "match")
@@ -130,6 +133,7 @@ def import_labels(
             f"{store.root}: map {store.label_map.name!r} is an alpha matte, which no label format supports"
         )
     names, report = ClassNames(store.classes, form, rename, "--rename '{}={}'"), ImportReport()
+    unknown = UnknownClasses(names)
     videos, new = VideoFrames(store), CollectedLabels(store, names, form.duplicate_remedy)
     with _unpacked(path) as opened, parsing(path, f"labels of {form.name}", "export them again"):
         try:
@@ -145,9 +149,11 @@ def import_labels(
                 else:
                     report.frames += 1
                     report.empty += frame.empty
+                    unknown.add(frame)
                     new.add(frame, match)
         except MaskcastError as error:  # for an archive it names the temporary folder
             raise MaskcastError(str(error).replace(str(opened), str(path))) from None
+        report.unknown_classes = list(unknown.warnings(opened if opened.is_dir() else opened.parent))
         report.unmatched = [where.replace(str(opened), str(path)) for where in report.unmatched]
     if not new.clips:
         raise _no_frames_error(path, store, report.unmatched)

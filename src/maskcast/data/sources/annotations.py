@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from maskcast.data.images import Size, check_mask_size, image_files
 from maskcast.data.labelling.formats.base import Empty, ImportedFrame, instance_ids
-from maskcast.data.labelling.formats.class_names import ClassNames
+from maskcast.data.labelling.formats.class_names import ClassNames, UnknownClasses
 from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing
@@ -101,8 +101,11 @@ class AnnotationsSource(LabelledSource):
                 f"source.images {self.images!r}{_first_unpaired(labels)}; fix source.images, or source.empty "
                 "where frames are background"
             )
+        unknown = UnknownClasses(names)
         for sequence_labels in labelled.values():
             _check(sequence_labels.values(), names, classes[0], instances=self.instances)
+            for frame in sequence_labels.values():
+                unknown.add(frame)
         listing.notes += names.unused_renames()
         for name, split in _splits(self, footage, labelled, seed).items():
             frame_labels = labelled.get(name, {})
@@ -122,6 +125,7 @@ class AnnotationsSource(LabelledSource):
                 )
                 listing.add(window.clip(load))
         listing.notes += _notes(self, footage, labels, labelled)
+        listing.warnings += unknown.warnings(raw)
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
         listed = [path for pattern in self.labels for path in match_label_files(raw, pattern)]
         listing.warnings += [warning] if (warning := unlisted_warning(raw, self.format, listed)) else []

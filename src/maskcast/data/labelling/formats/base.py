@@ -45,6 +45,19 @@ class Region:
 
 
 @dataclass(frozen=True)
+class ClassList:
+    """The classes that could be drawn in a label file.
+
+    Attributes:
+        file: path of the file.
+        names: names of the classes in it.
+    """
+
+    file: Path
+    names: frozenset[str]
+
+
+@dataclass(frozen=True)
 class ImportedFrame:
     """A frame that is listed in a file.
 
@@ -56,6 +69,7 @@ class ImportedFrame:
         regions: reads the masks: given the frame's size, returns its regions, those in front last. Can be pickled.
         names: names that its image may have, the likeliest first; empty if frames have only numbers.
         ordered: whether images with other names count as the frames of the clip, in their order.
+        class_list: the classes of its file; None if the format does not list them.
     """
 
     where: str
@@ -65,6 +79,7 @@ class ImportedFrame:
     regions: Callable[[Size], Iterable[Region]]
     names: Sequence[str] = ()
     ordered: bool = False
+    class_list: ClassList | None = None
 
     @property
     def empty(self) -> bool:

@@ -1,10 +1,15 @@
 """Maps class names in label files to class ids."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-from maskcast.data.labelling.formats.base import IGNORED, LabelFormat
+from maskcast.data.labelling.formats.base import IGNORED, ClassList, ImportedFrame, LabelFormat
 from maskcast.labels import IGNORE, LabelError
+from maskcast.reading import pluralize
 from maskcast.spelling import did_you_mean, suggestion
+
+MAX_CLASSES = 5  # maximum number of classes in a warning
 
 
 class ClassNames:
@@ -45,9 +50,53 @@ class ClassNames:
             raise LabelError(f"{where}: no class {name!r}; {suggestion(map_name, self._ids)}; {remedy}")
         return self._ids[map_name]
 
+    def missing_in(self, class_list: ClassList) -> tuple[str, ...]:
+        """Returns the classes, except the background, that a label file does not have, by their ids."""
+        drawn = {self._rename.get(name, name) for name in class_list.names}
+        return tuple(name for name, k in self._ids.items() if k not in (0, IGNORE) and name not in drawn)
+
     def unused_renames(self) -> Iterator[str]:
         """Yields a line for each renamed class that ``id_of`` never met, which may be a typing error."""
         for file_name in sorted(self._rename.keys() - self._seen):
             hint = did_you_mean(file_name, self._seen - self._rename.keys())
             option = self._option.format(file_name, self._rename[file_name])
             yield f"{option}: no labelled frame has {file_name!r}{hint}"
+
+
+class UnknownClasses:
+    """Counts the frames of label files that lack classes, which were added later: there these are background.
+
+    Args:
+        names: the classes.
+    """
+
+    def __init__(self, names: ClassNames) -> None:
+        self._names = names
+        self._frames: Counter[ClassList] = Counter()
+
+    def add(self, frame: ImportedFrame) -> None:
+        """Adds a frame whose labels are used."""
+        if frame.class_list is not None:
+            self._frames[frame.class_list] += 1
+
+    def warnings(self, folder: Path) -> Iterator[str]:
+        """Yields a line for each file that lacks classes; of files that lack the same ones, for the first.
+
+        Args:
+            folder: what names of files are relative to.
+        """
+        lacking: dict[tuple[str, ...], list[ClassList]] = defaultdict(list)
+        for class_list in self._frames:
+            if missing := self._names.missing_in(class_list):
+                lacking[missing].append(class_list)
+        for missing, files in lacking.items():
+            first = files[0].file
+            name = first.relative_to(folder).as_posix() if first.is_relative_to(folder) else first.name
+            more = f" and {pluralize(len(files) - 1, 'other label file')}" if len(files) > 1 else ""
+            does, pronoun = "do" if more else "does", "their" if len(missing) > 1 else "its"
+            shown = ", ".join(missing[:MAX_CLASSES]) + (", ..." if len(missing) > MAX_CLASSES else "")
+            frames = pluralize(sum(self._frames[one] for one in files), "frame")
+            yield (
+                f"warning: {name}{more} {does} not know {shown}: {pronoun} pixels count as background in "
+                f"{frames}; label these again with all classes, or paint the pixels as ignore (docs/labels.md)"
+            )

@@ -18,6 +18,7 @@ from faster_coco_eval.core import mask as rle
 from maskcast.data.coco.masks import compressed_masks
 from maskcast.data.coco.records import Records, category_names, name_forms, parse_lists
 from maskcast.data.labelling.formats.base import (
+    ClassList,
     Export,
     FrameId,
     ImportedFrame,
@@ -90,10 +91,11 @@ class Coco(LabelFormat):
                 (names[annotation["category_id"]], instance_of(annotations, k), annotation.get("score"), mask)
             )
         videos = _videos(content.get("videos", []), file, images)
+        class_list = ClassList(file, frozenset(names.values()))
         for n, image in enumerate(images.records):
             where = f"{images.where}[{n}] ({image.get('file_name', image['id'])})"
             frame_ids, name = _frame_ids(images, n, videos), image["file_name"]
-            yield frame_of_rle(where, frame_ids, sizes[n], grouped[n], name_forms(name))
+            yield frame_of_rle(where, frame_ids, sizes[n], grouped[n], name_forms(name), class_list)
 
 
 def _sizes(images: Records, annotated: set[int]) -> list[Size | None]:
@@ -145,10 +147,11 @@ def frame_of_rle(
     size: Size | None,
     regions: Sequence[RleRegion],
     names: Sequence[str] = (),
+    class_list: ClassList | None = None,
 ) -> ImportedFrame:
     """Returns a `ImportedFrame` with regions that are given as run lengths."""
     objects = [(class_name, instance) for class_name, instance, _, _ in regions]
-    return ImportedFrame(where, frame_ids, size, objects, partial(_regions, regions), names)
+    return ImportedFrame(where, frame_ids, size, objects, partial(_regions, regions), names, class_list=class_list)
 
 
 def _regions(rle_regions: Sequence[RleRegion], size: Size) -> Iterator[Region]:

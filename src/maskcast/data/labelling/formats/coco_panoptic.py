@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskcast.data.coco.records import Records, category_names
-from maskcast.data.labelling.formats.base import IGNORED, ImportedFrame, Region, Size, checked_size
+from maskcast.data.labelling.formats.base import IGNORED, ClassList, ImportedFrame, Region, Size, checked_size
 from maskcast.data.labelling.formats.names import frame_ids_of
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
@@ -41,7 +41,7 @@ def panoptic_frames(file: Path, content: Mapping[str, Any]) -> Iterator[Imported
         Records(f"{file}: {key}", content[key]) for key in ("categories", "images", "annotations")
     )
     names, row = category_names(categories), {annotation["id"]: k for k, annotation in enumerate(images.records)}
-    mask_folder = file.with_suffix("")
+    mask_folder, class_list = file.with_suffix(""), ClassList(file, frozenset(names.values()))
     folder = mask_folder if mask_folder.is_dir() else file.parent
     heights, widths = images.integers("height").tolist(), images.integers("width").tolist()
     for n, annotation in enumerate(annotations.records):
@@ -68,9 +68,8 @@ def panoptic_frames(file: Path, content: Mapping[str, Any]) -> Iterator[Imported
         name, size = images.records[k]["file_name"], checked_size(heights[k], widths[k], where)
         # Cityscapes' conversion script names frames after their masks.
         names_of_image = list(dict.fromkeys((name, name.replace("_gtFine_leftImg8bit", "_leftImg8bit"))))
-        yield ImportedFrame(
-            where, frame_ids_of(name), size, [(IGNORED, None), *objects] if objects else [], read, names_of_image
-        )
+        shown = [(IGNORED, None), *objects] if objects else []
+        yield ImportedFrame(where, frame_ids_of(name), size, shown, read, names_of_image, class_list=class_list)
 
 
 def _regions(png: Path, segments: Mapping[int, str], size: Size) -> Iterator[Region]:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from maskcast.data.labelling.formats.base import (
+    ClassList,
     Export,
     FrameId,
     ImportedFrame,
@@ -72,11 +73,18 @@ def frame_of(
     names: Sequence[str],
     *,
     ordered: bool,
+    class_list: ClassList | None,
 ) -> ImportedFrame:
     """Returns a `ImportedFrame` with its shapes."""
     layers = sorted(shapes, key=Shape.z_order)
     objects = [shape.object() for shape in layers]
-    return ImportedFrame(where, frame_ids, size, objects, partial(_regions, layers), names, ordered)
+    return ImportedFrame(where, frame_ids, size, objects, partial(_regions, layers), names, ordered, class_list)
+
+
+def class_list_of(root: ET.Element, file: Path) -> ClassList | None:
+    """Returns the labels of a task or project, as ``<meta>`` lists them; None if it does not."""
+    names = frozenset(name.text or "" for name in root.findall("meta//labels/label/name"))
+    return ClassList(file, names) if names else None
 
 
 def _regions(layers: Sequence[Shape], size: Size) -> Iterator[Region]:

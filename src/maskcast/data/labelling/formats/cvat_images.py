@@ -42,6 +42,7 @@ class CvatImages(cvat.Cvat):
         without_area: Counter[str] = Counter()
         ids: set[tuple[str | None, ...]] = set()
         tasks = {task.id: task for task in cvat.tasks_of(root, file)}
+        class_list = cvat.class_list_of(root, file)
         for image in root.findall("image"):
             where = f"{file}: image {image.get('id')} ({image.get('name')})"
             name, image_key = image.get("name"), tuple(image.get(key) for key in ("subset", "task_id", "id"))
@@ -62,5 +63,5 @@ class CvatImages(cvat.Cvat):
             if task is not None and (video := VIDEO_FRAME.fullmatch(name)):
                 frame_ids = [*frame_ids, *task.frame_ids(int(video[1]))]
             names = cvat.names_of(name, image.get("subset"))
-            yield cvat.frame_of(where, frame_ids, size, shapes, names, ordered=False)
+            yield cvat.frame_of(where, frame_ids, size, shapes, names, ordered=False, class_list=class_list)
         report_without_area(file, without_area)

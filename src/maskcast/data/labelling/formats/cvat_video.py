@@ -63,7 +63,7 @@ class CvatVideo(cvat.Cvat):
 
 def _read(file: Path) -> Iterator[ImportedFrame]:
     root = read_xml(file, "CVAT for video", "give what CVAT exported")
-    tasks = cvat.tasks_of(root, file)
+    tasks, class_list = cvat.tasks_of(root, file), cvat.class_list_of(root, file)
     if root.tag != "annotations" or not tasks or root.find("image") is not None:
         hint = "; it has images: use --format cvat-images" if root.find("image") is not None else ""
         raise MaskcastError(f"{file}: no <annotations> of tasks with tracks{hint}; export `CVAT for video 1.1`")
@@ -96,7 +96,15 @@ def _read(file: Path) -> Iterator[ImportedFrame]:
             frame = frame_in_task + task.offset
             shapes_here = shapes_by_frame.get((task.id, frame), ())
             frame_ids, names = task.frame_ids(frame), cvat.names_of(f"frame_{frame:06d}", task.subset)
-            yield cvat.frame_of(f"{file}: frame {frame}", frame_ids, task.size, shapes_here, names, ordered=True)
+            yield cvat.frame_of(
+                f"{file}: frame {frame}",
+                frame_ids,
+                task.size,
+                shapes_here,
+                names,
+                ordered=True,
+                class_list=class_list,
+            )
     report_without_area(file, without_area)
 
 

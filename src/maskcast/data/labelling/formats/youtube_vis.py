@@ -14,7 +14,14 @@ import numpy as np
 
 from maskcast.data.coco.masks import compressed_masks
 from maskcast.data.coco.records import Records, category_names
-from maskcast.data.labelling.formats.base import Export, ImportedFrame, LabelFormat, Region, checked_size
+from maskcast.data.labelling.formats.base import (
+    ClassList,
+    Export,
+    ImportedFrame,
+    LabelFormat,
+    Region,
+    checked_size,
+)
 from maskcast.data.labelling.formats.burst import burst_lists, is_burst
 from maskcast.data.labelling.formats.coco import RleRegion, coco_mask, frame_of_rle, instance_of
 from maskcast.data.labelling.formats.names import frame_ids_of, frame_name
@@ -76,6 +83,7 @@ def _read(file: Path) -> Iterator[ImportedFrame]:
     annotations.known("video_id", video_ids, f"a video of {file}")
     heights, widths = videos.integers("height"), videos.integers("width")
     frames = videos.column("file_names", "add it: the image of each frame")
+    class_list = ClassList(file, frozenset(names.values()))
     row = {int(video_id): n for n, video_id in enumerate(video_ids)}
     grouped: dict[tuple[int, int], list[RleRegion]] = defaultdict(list)
     for n, files in enumerate(frames):
@@ -102,7 +110,7 @@ def _read(file: Path) -> Iterator[ImportedFrame]:
         for k, name in enumerate(files):
             where = f"{videos.where}[{n}].file_names[{k}] ({name})"
             frame_size = int(heights[n]), int(widths[n])
-            yield frame_of_rle(where, frame_ids_of(name), frame_size, grouped.get((n, k), []), [name])
+            yield frame_of_rle(where, frame_ids_of(name), frame_size, grouped.get((n, k), []), [name], class_list)
 
 
 def _lists(file: Path) -> tuple[Records, Records, Records]:
