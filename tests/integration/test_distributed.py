@@ -216,14 +216,19 @@ def test_torchrun_may_start_the_stage_itself(inputs: Path, tmp_path: Path) -> No
     assert len(curve(tmp_path / "run")) == 12
 
 
-def test_whatever_is_killed_the_next_run_resumes(inputs: Path, tmp_path: Path) -> None:
-    folder, log = tmp_path / "run", tmp_path / "run/log"
+def test_whatever_is_killed_the_next_run_resumes(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, log, scratch = tmp_path / "run", tmp_path / "run/log", tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     process = start(folder, inputs, params("train_masker", epochs=500, processes=2))
     wait_for(folder / "masker.resume/checkpoint.pt", process, log)
     workers(process)[1].kill()
     assert process.wait(WAIT_S) == 2, log.read_text()
     (error,) = (line for line in log.read_text().splitlines() if line.startswith("error: "))
     assert "train_masker: process 1 of 2 was killed by SIGKILL" in error
+    assert not list(scratch.glob("*errorfile*"))
     assert left_in(folder) == {"log", "params.yaml", "masker.resume"}
 
     log.write_text("")

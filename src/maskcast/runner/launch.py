@@ -4,7 +4,8 @@ import logging
 import signal
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 import torch
@@ -43,7 +44,7 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
     _start_tracker()
     logging.disable(logging.CRITICAL)  # torchrun logs failures at length; the cause is raised below
     try:
-        with tempfile.TemporaryDirectory(prefix="maskcast-") as logs:
+        with tempfile.TemporaryDirectory(prefix="maskcast-") as logs, _temporary_files_in(logs):
             start = elastic_launch(_config(processes, logs), _worker)
             return start(work, job, threads_per_process(processes))[0]
     except ChildFailedError as error:
@@ -54,6 +55,16 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
         logging.disable(logging.NOTSET)
         for number, handler in handlers.items():  # restores those that torchrun replaced
             signal.signal(number, handler)
+
+
+@contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """A context in which this process creates temporary files in a folder, as torch removes none of its own."""
+    before, tempfile.tempdir = tempfile.tempdir, folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _start_tracker() -> None:
