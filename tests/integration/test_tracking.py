@@ -1,6 +1,7 @@
 """Tracking against real MLflow back ends: the embedded SQLite default, and a server that goes and comes back."""
 
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -188,16 +189,6 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def test_what_never_arrives_is_said(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(tracking, "FLUSH_S", 1.0)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_ports(1)[0]}")
-    track_something(folder, last=10)
-    said = capfd.readouterr().err
-    assert "lost 11 metrics, 1 file of train_masker" in said
-
-
 @pytest.fixture
 def scratch(
     folder: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path, tmp_path_factory: pytest.TempPathFactory
@@ -208,6 +199,37 @@ def scratch(
     monkeypatch.setattr(tracking, "FLUSH_S", 1.0)
     shutil.copy(empty_database, folder / "server.db")
     return scratch
+
+
+def test_what_never_arrives_is_kept_and_later_stages_do_not_wait_long(
+    folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (port,) = free_ports(1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    track_something(folder, last=10)
+    said = capfd.readouterr().err
+    assert "lost 11 metrics, 1 file of train_masker" in said and "; the metrics and files are in " in said
+    monkeypatch.setattr(tracking, "FLUSH_S", float(WAIT_S))
+    monkeypatch.setattr(tracking, "STOPPED_FLUSH_S", 1.0)
+    begin = time.monotonic()
+    with tracked("evaluate", {}, folder / "r/second") as second:
+        second.metrics({"jaccard": 0.5}, None)
+    assert time.monotonic() - begin < WAIT_S / 2
+    assert "lost 1 metric, 0 files of evaluate" in capfd.readouterr().err
+    create, send = re.findall("`(mlflow .*?)`", said)
+    with mlflow_server(folder, port) as uri:
+        subprocess.run([sys.executable, "-m", *shlex.split(create)], check=True)
+        client = mlflow.MlflowClient(uri)
+        run_id = only_run(client).info.run_id
+        subprocess.run([sys.executable, "-m", *shlex.split(send.replace("RUN_ID", run_id))], check=True)
+        found = client.download_artifacts(run_id, "lost_metrics.csv", str(scratch))
+        assert [file.path for file in client.list_artifacts(run_id, "pictures")] == ["pictures/strip.png"]
+    lines = Path(found).read_text().splitlines()
+    assert lines[0] == "name,value,milliseconds,step"
+    assert [line.split(",")[0::3] for line in lines[1:]] == [
+        *(["train/loss", str(step)] for step in range(1, 11)),
+        ["jaccard", "0"],
+    ]
 
 
 def test_a_broken_artifact_store_is_named_and_its_files_can_be_sent_later(

@@ -6,12 +6,14 @@ everything is queued. At its end, a stage waits while the queues shrink. If noth
 number of lost items is reported.
 
 Files go to MLflow's artifact store, which may fail while MLflow itself works. The run then gets all metrics and
-ends, lost files are kept with the command that sends them, and the next stages wait only shortly for the store.
+ends. Whatever is lost is kept in a folder, with the command that sends it, and the next stages wait only shortly.
 """
 
+import csv
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import threading
@@ -29,17 +31,18 @@ from maskcast.reading import pluralize
 from maskcast.redaction import redacted
 from maskcast.runner.mlflow_client import new_client
 from maskcast.runner.mlflow_errors import error_text, is_mlflow_error, is_temporary, user_error
-from maskcast.runner.mlflow_run import open_run
-from maskcast.runner.mlflow_uri import redacted_uri, tracking_uri
+from maskcast.runner.mlflow_run import EXPERIMENT, open_run
+from maskcast.runner.mlflow_uri import env_value, redacted_uri, tracking_uri
 from maskcast.runner.provenance import CHANGED, ERROR, Origin, output_tags
 
 OPEN_S = 60.0  # how long a stage waits for the server's first response
 FLUSH_S = 120.0  # how long the end of a stage waits if nothing can be sent
 STOPPED_FLUSH_S = 10.0  # the same for a stopped stage, as a pod is killed after half a minute
-STORE_BROKEN_S = 3600.0  # how long later stages remember that the artifact store lost files, and wait no longer
+BROKEN_S = 3600.0  # how long later stages remember that the server or its store lost items, and wait only shortly
 SEND_EVERY_S = 2.0
 SAMPLE_EVERY_S = 10.0  # interval of system metrics
 MAX_BATCH = 1000  # metrics per request, MLflow's limit
+LOST_METRICS = "lost_metrics.csv"
 NO_NAME = re.compile(r"[^\w/.: -]")  # not allowed in names of metrics: MLflow would refuse the whole request
 
 Queue = deque[tuple[str, float, int, int]]  # name, value, milliseconds since 1970, step
@@ -54,7 +57,7 @@ class TrackedRun:
         self._files: deque[tuple[Path, str]] = deque()
         self._end_tags: dict[str, str] = {}
         self._spool = Path(tempfile.mkdtemp(prefix="maskcast-"))
-        self._lost_files = self._spool / "lost"
+        self._lost = self._spool / "lost"
         self._client: _Client | None = None
         self._store: str | None = None  # the artifact store, while it is sent files or fails
         self._num_files = 0
@@ -103,8 +106,9 @@ class TrackedRun:
         Raises:
             MaskcastError: MLflow refuses the run permanently.
         """
-        with log_if_slow(f"the first response of MLflow, at most {OPEN_S:.0f} s"):
-            self._answered.wait(OPEN_S)
+        wait_s = min(OPEN_S, STOPPED_FLUSH_S) if _is_recent(_broken_marker()) else OPEN_S
+        with log_if_slow(f"the first response of MLflow, at most {wait_s:.0f} s"):
+            self._answered.wait(wait_s)
         if self._refused is not None:
             raise self._refused
 
@@ -126,15 +130,14 @@ class TrackedRun:
                 with suppress(KeyboardInterrupt):
                     end.join(STOPPED_FLUSH_S)
             self._report_lost(f"was unavailable ({self._reason})")
-        if not self._lost_files.is_dir():
+        if not self._lost.is_dir():
             shutil.rmtree(self._spool, ignore_errors=True)
 
     def _wait_for_rest(self, wait_s: float) -> None:
         """Returns when everything is sent, or nothing was sent for a while."""
         before, left = float("inf"), self._left
         while left < before and not self._ended.wait(min(wait_s, STOPPED_FLUSH_S)):
-            store_stays_broken = self._store is not None and _is_recent(_broken_store_marker())
-            if not store_stays_broken and self._ended.wait(max(0.0, wait_s - STOPPED_FLUSH_S)):
+            if not _is_recent(_broken_marker()) and self._ended.wait(max(0.0, wait_s - STOPPED_FLUSH_S)):
                 return
             before, left = left, self._left
 
@@ -162,7 +165,7 @@ class TrackedRun:
                 if stopping:
                     client.end(self._status, self._end_tags)
                     with suppress(OSError):
-                        _broken_store_marker().unlink()
+                        _broken_marker().unlink()
                     return
                 reported = False
             # Errors of server or network must not end a training; they are reported instead.
@@ -209,38 +212,46 @@ class TrackedRun:
     def _report_lost(self, what: str) -> None:
         lost = f"{pluralize(len(self._metrics), 'metric')}, {pluralize(len(self._files), 'file')}"
         kept = "; the outputs of the stage are complete" if self._status == "FINISHED" else ""
-        if self._store is not None:
-            with suppress(OSError):
-                _broken_store_marker().touch()
+        with suppress(OSError):
+            _broken_marker().touch()
         say(f"tracking: lost {lost} of {self.origin.name}: {self._place} {what}{kept}{self._remedy()}")
 
     def _remedy(self) -> str:
-        """Arranges lost files as in the run, and returns the command that sends them."""
-        if self._client is None or not self._files:
-            self._files.clear()
+        """Arranges what is lost as in the run, metrics as a CSV file; returns the commands that send it."""
+        files, metrics, folder = list(self._files), self._metrics.copy(), self._lost
+        if not files and not metrics:
             return ""
-        folder = self._lost_files
         try:
-            for path, name in list(self._files):  # a slow upload may end meanwhile
+            folder.mkdir()
+            for path, name in files:  # a slow upload may end meanwhile
                 (folder / name).mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, folder / name)
+            if metrics:
+                with (folder / LOST_METRICS).open("w", encoding="utf-8", newline="") as file:
+                    csv.writer(file).writerows([("name", "value", "milliseconds", "step"), *metrics])
         except OSError as error:  # e.g. a full disk, which must not end a finished stage
             self._files.clear()
             shutil.rmtree(folder, ignore_errors=True)
             return f"; the files could not be kept ({one_line(error)})"
-        command = f"mlflow artifacts log-artifacts --local-dir {folder} --run-id {self._client.run_id}"
-        return f"; the files are in {folder}, to send them later: `{command}`"
+        create, run_id = "", self._client and self._client.run_id
+        if run_id is None:  # the server has no run
+            experiment, run_id = shlex.quote(env_value("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT), "RUN_ID"
+            name = shlex.quote(self.origin.title)
+            create = f"`mlflow runs create --experiment-name {experiment} --run-name {name}`, then "
+        command = f"mlflow artifacts log-artifacts --local-dir {folder} --run-id {run_id}"
+        kept = "metrics and files" if metrics else "files"
+        return f"; the {kept} are in {folder}, to send them later: {create}`{command}`"
 
 
-def _broken_store_marker() -> Path:
-    """Returns the file that tells later stages on this machine that the artifact store has lost files."""
+def _broken_marker() -> Path:
+    """Returns the file that tells later stages on this machine that MLflow or its store has lost items."""
     digest = hashlib.sha256(tracking_uri().encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir(), f"maskcast-{os.getuid()}-{digest}.broken-store")
+    return Path(tempfile.gettempdir(), f"maskcast-{os.getuid()}-{digest}.broken")
 
 
 def _is_recent(marker: Path) -> bool:
     try:
-        return time.time() - marker.stat().st_mtime < STORE_BROKEN_S
+        return time.time() - marker.stat().st_mtime < BROKEN_S
     except OSError:
         return False
 
