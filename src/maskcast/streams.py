@@ -59,4 +59,10 @@ def _lossy(stream: TextIO, errors: str) -> TextIO:
     if not isinstance(stream, TextIOWrapper):
         return stream
     stream.flush()
-    return LossyStream(stream.buffer, stream.encoding, errors, line_buffering=stream.line_buffering)
+    return LossyStream(
+        stream.buffer,
+        stream.encoding,
+        errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,  # of PYTHONUNBUFFERED
+    )

@@ -80,6 +80,16 @@ def test_messages_that_cannot_be_printed_end_no_work(tmp_path: Path, gone: bool)
     assert (done.returncode, (tmp_path / "done").exists()) == (0, True)
 
 
+def test_unbuffered_output_is_there_when_the_process_is_killed() -> None:
+    code = (
+        "import os; from maskcast.streams import protect_streams; protect_streams();"
+        "print('one', end=''); os.kill(os.getpid(), 9)"
+    )
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (-9, "one")
+
+
 def test_what_a_command_writes_is_there_though_nothing_can_be_printed(tmp_path: Path) -> None:
     (tmp_path / "video_0").mkdir()
     with open("/dev/full", "w") as full:
