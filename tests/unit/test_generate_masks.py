@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from maskcast.inference.predictions import MeanConfidence, quantise
 from maskcast.inference.segment import segment_raw_and_consistent, segment_whole
 from maskcast.inference.worker import Worker
 from maskcast.labels import MASK, LabelMap, single_map
+from maskcast.models import arithmetic
 from maskcast.models.arithmetic import performed
 from maskcast.models.base import all_devices
 from maskcast.models.segmentation.base import PROBE, Masker, Segmenter, State
@@ -293,6 +295,23 @@ def test_finished_clips_of_other_params_are_not_used(store: ClipStore, masker: P
     (tmp_path / "out/masks").rename(tmp_path / "out/first")
     other, _ = run(store, masker, tmp_path / "out", PARAMS.model_copy(update={"confidence_levels": 2}))
     assert set(np.unique(other.confidence(other.clips[0]))) <= {0, 255}
+
+
+def test_finished_clips_of_another_arithmetic_are_masked_again(
+    store: ClipStore, masker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may be killed on one machine and resumed on another; the store records one arithmetic."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    params = PARAMS.model_copy(update={"precision": "bf16", "confidence_levels": 256})
+    written: dict[tuple[str, bool], tuple[str, list[bytes]]] = {}
+    for out, has_bf16 in (("resumed", True), ("resumed", False), ("unbroken", False)):
+        monkeypatch.setattr(arithmetic, "_cpu_has_bf16", lambda has=has_bf16: has)
+        masks, _ = run(store, masker, tmp_path / out, params)
+        levels = [masks.confidence(clip).tobytes() for clip in masks.clips]
+        written[out, has_bf16] = masks.meta["arithmetic"], levels
+        shutil.rmtree(masks.root)  # as if it had been killed at the end
+    assert written["resumed", True][1] != written["resumed", False][1]
+    assert written["resumed", False] == written["unbroken", False]
 
 
 def test_bf16_masks_like_fp32(store: ClipStore, masker: Path, tmp_path: Path) -> None:

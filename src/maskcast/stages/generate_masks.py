@@ -56,7 +56,7 @@ def generate_masks(
     ``meta["consistent_frames"]`` is the number of frames over which classes were made consistent,
     ``meta["generate_masks"]`` all params, ``meta["masker"]`` the digest of the masker, and ``meta["arithmetic"]``
     the arithmetic that ran, e.g. ``fp32 on cpu``. A killed run resumes after the last finished clip, with the same
-    bytes as a result.
+    bytes as a result; clips that were masked in another arithmetic, as on another device, are masked again.
 
     Args:
         clips: clip store.
@@ -70,7 +70,7 @@ def generate_masks(
     """
     from maskcast.data.clip_store.finished import FinishedClips
     from maskcast.data.clip_store.reader import ClipStore
-    from maskcast.digest import digest_tree
+    from maskcast.digest import digest_json, digest_tree
     from maskcast.errors import MaskcastError
     from maskcast.inference.generation import Generation, all_things, check_maps
     from maskcast.inference.label_propagation import LabelPropagator
@@ -97,10 +97,11 @@ def generate_masks(
     meta |= {MASKER: digest_tree(masker), PARAMS: params.model_dump(mode="json")}
     devices = all_devices()
     meta["arithmetic"] = performed(devices[0], params.precision)
+    finished = FinishedClips(resume_dir(masks), digest_json([name, meta["arithmetic"]]))
     propagator = None
     if params.propagated is not None:
         propagator = LabelPropagator(store, maps, params.propagated, params.confidence_levels)
-    result = Generation(store, clips_with_frames, maps, FinishedClips(resume_dir(masks), name)).run(
+    result = Generation(store, clips_with_frames, maps, finished).run(
         masks,
         store.meta | meta,
         model,
