@@ -163,6 +163,26 @@ def test_a_damaged_forecast_is_written_again_and_one_in_work_is_left_to_its_proc
     assert f"{gif}: damaged: " in err and gif.stat().st_size > 100
 
 
+def test_files_that_a_user_has_added_or_changed_are_never_deleted(forecast: Forecast, tmp_path: Path) -> None:
+    video, out = write_video(tmp_path / "a.mp4", enlarged(0, 9)), tmp_path / "out"
+    assert forecast(video)[0] == 0
+    notes, gif, mp4 = out / "a/masks/notes.txt", out / "a/overlay.gif", out / "a/overlay.mp4"
+    written = gif.read_bytes()
+    for path, content in ((notes, b"notes"), (gif, written + b"changed")):
+        path.write_bytes(content)
+        code, said, err = forecast(video)
+        assert (code, said) == (0, f"0 forecast, 1 skipped, 0 failed: {out}\n") and "damaged" not in err
+        for options in ((), ("--samples", "1")):  # a damaged output, and one of another request
+            mp4.rename(tmp_path / "mp4")
+            code, _, err = forecast(video, *options)
+            assert code == 1 and f"but {path.relative_to(out / 'a')} were added or changed" in err
+            assert options or f"{mp4}: damaged: missing\n" in err
+            assert path.read_bytes() == content
+            (tmp_path / "mp4").rename(mp4)
+        path.unlink()
+    assert f"{gif}: damaged: missing\n" in forecast(video)[2] and gif.read_bytes() == written
+
+
 def test_a_file_that_cannot_be_opened_does_not_lose_the_other_videos(forecast: Forecast, tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "videos/a", enlarged(0, 7))
     (folder / "frame1.png").unlink()

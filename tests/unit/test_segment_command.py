@@ -271,12 +271,13 @@ def test_an_output_that_has_lost_a_file_or_a_part_of_one_is_not_done(segment: Se
     assert segment(video)[1].startswith("skipped")
     path = out / "masks/squares/000001.png"
     sound = path.read_bytes()
-    for damage in (lambda: path.write_bytes(b""), path.unlink):
+    for damage, line in ((lambda: path.write_bytes(b""), "cut off"), (path.unlink, "missing")):
         damage()
         code, _, err = segment(video)
         assert code == 2 and f"error: {out}: already exists" in err
-        assert f"{out}/masks/squares: damaged: {{'count': " in err
-    path.write_bytes(sound)
+        assert f"{path}: damaged: {line}\n" in err
+    path.write_bytes(sound + b"of a user")
+    (out / "masks/notes.txt").write_text("of a user")
     assert segment(video)[1].startswith("skipped")
     record = json.loads((out / "segment.json").read_text())
     del record["files"]  # as outputs of before have none

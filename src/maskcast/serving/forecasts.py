@@ -21,7 +21,16 @@ from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import atomic_output, check_deletes_none, check_replaceable
 from maskcast.serving.frame_choice import ChosenFrames, choose_frames
 from maskcast.serving.video_writer import draw_frames, write_video
-from maskcast.serving.videos import FILES, FORECAST, REVISION, Video, is_done, video_digest, written_files
+from maskcast.serving.videos import (
+    FILES,
+    FORECAST,
+    REVISION,
+    Video,
+    check_only_written,
+    is_done,
+    video_digest,
+    written_files,
+)
 from maskcast.writing import write_json
 
 VIDEO_FILES = ("overlay.mp4", "overlay.gif")
@@ -209,6 +218,7 @@ def forecast_video(
     }
     if is_done(output / FORECAST, {"samples": None} | record):
         return False
+    check_only_written(output / FORECAST)
     with atomic_output(output) as partial:
         forecast = _forecast(video, loaded, chosen, samples)
         if forecast.warning:
