@@ -77,13 +77,16 @@ def test_a_disk_on_which_the_clips_do_not_fit_is_said_before_they_are_read(tmp_p
     raw = write_raw(tmp_path / "raw", train=(2,), val=(3,))
     needed = 2 * 3 * 3 * SIZE[0] * SIZE[1]
     for share in (0.4, 0.6, 1.1):
-        free = SimpleNamespace(free=int(share * needed))
-        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: free)
+        disk = SimpleNamespace(free=int(share * needed), total=10 * needed)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, disk=disk: disk)
         if share < 0.5:
             refuses(raw, tmp_path / "small", "small: needs 3.5 kB for the frames of the clips, but only 1.4 kB")
         else:
             prepare(raw, tmp_path / f"clips-{share}")
             assert (f"clips-{share} needs 3.5 kB" in capsys.readouterr().err) == (share < 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0, total=0))  # as of some mounts
+    prepare(raw, tmp_path / "unknown")
+    assert "needs" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

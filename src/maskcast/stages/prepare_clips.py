@@ -258,12 +258,12 @@ def _check_disk(clips: Path, listed: Sequence[RawClip], first: Arrays) -> None:
     if first.frames is None:
         return
     needed = sum(clip.has_frames for clip in listed) * first.frames.nbytes
-    free = shutil.disk_usage(clips.parent).free
-    if free >= needed:
+    disk = shutil.disk_usage(clips.parent)
+    if disk.free >= needed or not disk.total:  # some file systems report no sizes
         return
-    text = f"needs {format_bytes(needed)} for the frames of the clips, but only {format_bytes(free)} are free"
+    text = f"needs {format_bytes(needed)} for the frames of the clips, but only {format_bytes(disk.free)} are free"
     remedy = "free some, lower height and width, or raise source.window_step"
-    if 2 * free < needed:
+    if 2 * disk.free < needed:
         raise MaskcastError(f"{final_path(clips)}: {text}; {remedy}")
     say(f"warning: {final_path(clips)} {text}; {remedy}")
 
