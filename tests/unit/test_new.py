@@ -108,7 +108,7 @@ def test_its_cluster_file_is_taken_and_its_pipeline_asked_for(
 def test_a_repository_that_is_there_keeps_what_it_has(capsys: pytest.CaptureFixture[str]) -> None:
     team = Path("our team")
     subprocess.run(["git", "init", "--quiet", team], check=True)
-    (team / ".gitignore").write_text("*.secret")
+    (team / ".gitignore").write_bytes(b"caf\xe9\n*.secret")  # not UTF-8
     (team / "README.md").write_text("ours\n")
     (team / "requirements.txt").write_text("numpy\n")
     assert main(["new", str(team)]) == 0
@@ -116,7 +116,7 @@ def test_a_repository_that_is_there_keeps_what_it_has(capsys: pytest.CaptureFixt
     assert "git init" not in said and "\n  cd 'our team'\n" in said
     assert (team / "README.md").read_text() == "ours\n"
     assert (team / "requirements.txt").read_text() == "numpy\n"
-    assert (team / ".gitignore").read_text().startswith("*.secret\n")
+    assert (team / ".gitignore").read_bytes() == b"caf\xe9\n*.secret\n" + new.IGNORED.encode()
     assert ignored(team, "a.secret") and ignored(team, "models/masker")
     assert main(["new", str(team / "below")]) == 0
     assert not (team / "below/.git").exists()

@@ -108,10 +108,11 @@ def run(args: argparse.Namespace) -> int:
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             (place / name).write_text(text, encoding="utf-8")
         ignored = place / ".gitignore"
-        before = ignored.read_text(encoding="utf-8") if ignored.exists() else None
-        if before is None or IGNORED not in before:  # a stopped command may have added them
-            with ignored.open("a", encoding="utf-8") as file:
-                file.write(IGNORED if before is None else "\n" + IGNORED)
+        lines = IGNORED.encode()
+        before = ignored.read_bytes() if ignored.exists() else None  # in any encoding
+        if before is None or lines not in before:  # a stopped command may have added them
+            with ignored.open("ab") as file:
+                file.write(lines if before is None else b"\n" + lines)
         if not _git("-C", str(place), "rev-parse", "--git-dir") and not _git("init", "--quiet", str(place)):
             raise MaskcastError(f"{folder}: `git init` failed; run it yourself to see its error")
         if is_new:
