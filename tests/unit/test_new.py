@@ -179,7 +179,15 @@ def test_a_command_that_was_stopped_can_be_repeated(number: int, exists: bool) -
     assert main(["new", "mine"]) == 0
     assert (mine / ".dvcignore").exists() and (mine / ".git").is_dir()
     assert (mine / ".gitignore").read_text() == new.IGNORED
-    assert [path.name for path in Path().iterdir()] == ["mine"]
+    left = [path.name for path in Path().iterdir() if path.name != "mine"]
+    assert len(left) == (number == signal.SIGKILL) and all(name.endswith(".partial") for name in left)
+
+
+def test_a_folder_with_the_name_of_a_temporary_one_stays() -> None:
+    Path("mine.partial").mkdir()
+    Path("mine.partial/notes").write_text("ours")
+    assert main(["new", "mine"]) == 0
+    assert files_of(Path("mine.partial")) == {"notes": b"ours"} and Path("mine/.git").is_dir()
 
 
 def test_what_cannot_be_made_is_one_line(

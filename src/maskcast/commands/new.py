@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import subprocess
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -100,10 +101,10 @@ def run(args: argparse.Namespace) -> int:
     files |= {name: text for name, text in own.items() if not os.path.lexists(folder / name)}
     _git("--version")  # before anything is written
     is_new = not folder.exists()
-    place = partial_path(folder.resolve()) if is_new else folder
+    place = folder
+    if is_new:  # under a name of its own, as a neighbour's folder may have any other
+        place = partial_path(folder.resolve().with_name(f"{name}.{uuid.uuid4().hex[:8]}"))
     try:
-        if is_new:
-            remove(place)  # left by a killed command
         for name, text in files.items():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             (place / name).write_text(text, encoding="utf-8")
