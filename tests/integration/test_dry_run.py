@@ -182,7 +182,7 @@ def test_wrong_params_end_it_before_anything_is_tried(pipeline: Path) -> None:
 
 def test_stages_that_wait_for_each_other_are_named(pipeline: Path) -> None:
     calls, others = read_calls(pipeline / "dvc.yaml")
-    assert (list(calls), others) == (list(COMMANDS), ["plot"])
+    assert (list(calls), list(others)) == (list(COMMANDS), ["plot"])
     text = (pipeline / "dvc.yaml").read_text()
     (pipeline / "dvc.yaml").write_text(text.replace("--raw data/raw --clips", "--raw data/masks --clips"))
     with pytest.raises(

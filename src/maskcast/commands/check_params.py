@@ -10,7 +10,7 @@ from maskcast.diagnostics.unread_sections import UnreadSections
 from maskcast.errors import MaskcastError, one_line
 from maskcast.params import Params, load_params_file
 from maskcast.progress import say
-from maskcast.runner.dvc_calls import params_of, read_calls, sources_of
+from maskcast.runner.dvc_calls import hidden_stage, params_of, read_calls, sources_of
 
 DESCRIPTION = """\
 Checks the params of every stage of a pipeline, in a second and without its data. A stage checks its own params
@@ -36,12 +36,20 @@ def run(given: argparse.Namespace) -> int:
     Raises:
         MaskcastError: the pipeline is not found, or has no stage of maskcast.
     """
-    calls, _ = read_calls(given.pipeline / "dvc.yaml")
-    if not calls:
-        file = given.pipeline / "dvc.yaml"
-        raise MaskcastError(f"{file}: has no stage whose `cmd` is `maskcast STAGE ...`; pass a pipeline's folder")
+    dvc_file = given.pipeline / "dvc.yaml"
+    calls, others = read_calls(dvc_file)
     params: dict[str, Params] = {}
     errors: dict[str, None] = {}  # without duplicates: stages may share a missing file
+    for entry, command in others.items():
+        if stage := hidden_stage(command):
+            errors[
+                f"{dvc_file}: {entry}: `cmd` calls {stage} in a way that is not understood; let it begin with "
+                "`maskcast`, a path of it, or `python -m maskcast`"
+            ] = None
+    if not calls and not errors:
+        raise MaskcastError(
+            f"{dvc_file}: has no stage whose `cmd` is `maskcast STAGE ...`; pass a pipeline's folder"
+        )
     for entry, call in calls.items():
         try:
             _, params[entry] = params_of(given.pipeline, call)

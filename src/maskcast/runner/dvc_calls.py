@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,12 @@ class Call:
         return {name: self.ports[name] for name in names}
 
 
-def read_calls(file: Path) -> tuple[dict[str, Call], list[str]]:
-    """Returns the stage calls in a dvc.yaml by entry, in order, and the entries with other commands.
+def read_calls(file: Path) -> tuple[dict[str, Call], dict[str, str]]:
+    """Returns the stage calls in a dvc.yaml by entry, in order, and the other commands by entry.
 
     Raises:
-        MaskcastError: the file is missing, is not a dvc.yaml, or has commands with templates that only DVC can
-            expand, or that call maskcast through another program.
+        MaskcastError: the file is missing, is not a dvc.yaml, or has stage calls with templates that only DVC can
+            expand.
     """
     remedy = "pass the folder of a pipeline"
     content = read_yaml(file, "dvc.yaml", remedy)
@@ -45,20 +46,19 @@ def read_calls(file: Path) -> tuple[dict[str, Call], list[str]]:
         entries = {str(name): entry for name, entry in content["stages"].items()}
         commands = {name: shlex.split(str(entry["cmd"])) for name, entry in entries.items()}
     calls = [name for name, words in commands.items() if _is_stage(_arguments(words))]
-    for name in (each for each in entries if each not in calls):
-        called = re.findall(r"\bmaskcast\s+([\w-]+)", str(entries[name]["cmd"]))
-        if hidden := next((each for each in called if _is_stage([each])), None):
-            raise MaskcastError(
-                f"{file}: {name}: `cmd` calls {hidden} in a way that is not understood; let it begin with "
-                "`maskcast`, a path of it, or `python -m maskcast`"
-            )
     for name in calls:
         if syntax := [word for word in commands[name] if "${" in word or word in ("&&", ";", "|")]:
             raise MaskcastError(
                 f"{file}: {name}: unsupported {syntax[0]!r} in `cmd`; write one command without templates or pipes"
             )
-    others = [name for name in entries if name not in calls and name != CODE]
+    others = {name: str(entry["cmd"]) for name, entry in entries.items() if name not in calls and name != CODE}
     return {name: call(file, name, entries[name]) for name in calls}, others
+
+
+def hidden_stage(command: str) -> str | None:
+    """Returns the stage that another command calls, e.g. ``cd x && maskcast evaluate --params ...``, or None."""
+    called = re.findall(r"\bmaskcast\s+([\w-]+)\s+--\w", command)
+    return next((name for name in called if _is_stage([name])), None)
 
 
 def call(file: Path, name: str, entry: Mapping[str, Any]) -> Call:
@@ -132,7 +132,11 @@ def in_order(calls: Mapping[str, Call]) -> list[str]:
 
 
 def _arguments(words: list[str]) -> list[str]:
-    """Returns the words after the call of maskcast; none if a command does not begin with it."""
+    """Returns the words after the call of maskcast; none if a command does not begin with it.
+
+    Variables (``NAME=value``), `env` and `nice` may stand before it.
+    """
+    words = list(dropwhile(re.compile(r"env|nice|-n|-?\d+|\w+=.*", re.DOTALL).fullmatch, words))
     program = Path(words[0]).name if words else ""
     if program == "maskcast":
         return words[1:]
