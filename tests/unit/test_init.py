@@ -25,6 +25,7 @@ from maskcast import progress
 from maskcast.__main__ import main
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.frame_names import NameIndex, name_key
 from maskcast.data.inspection.guess_patterns import Guess, guess_patterns
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.inspect_folder import inspect_folder
@@ -647,6 +648,39 @@ def test_lists_ignore_case_zeros_and_unicode_forms_and_keep_spaces(lists: dict[s
     found = inspect_folder(tmp_path)
     assert {*found.source["splits"]["val"]} == {"walk 02", "Run-B", "jump", "Cafe\u0301 1"}
     assert not any("match" in warning or "used" in warning for warning in found.warnings)
+
+
+COUNTED = {  # lists that count their rows, beside names that numbers match without leading zeros
+    "as pandas writes it": (
+        5,
+        "splits.csv",
+        ",video,split\n0,00004,val\n1,00003,train\n2,00002,val\n3,00000,train\n",
+    ),
+    "not all are there": (5, "splits.csv", "no,video,split\n0,00004,val\n1,00009,train\n2,00002,val\n"),
+    "numbers without zeros": (1, "splits.csv", ",video,split\n0,4,val\n1,3,train\n2,2,val\n3,0,train\n"),
+    "names with other zeros": (5, "splits.csv", "video,split\n4,val\n3,train\n002,val\n"),
+    "a table of one split": (5, "val.csv", "no,video\n0,00004\n1,00002\n"),
+    "words of lines": (5, "val.txt", "0 00004\n1 00002\n"),
+}
+
+
+@pytest.mark.parametrize("case", COUNTED)
+def test_counters_in_lists_are_no_names(case: str, tmp_path: Path) -> None:
+    """Else the first sequences would be held out, and those that the list holds out learnt from, in silence."""
+    width, name, text = COUNTED[case]
+    sequences_called(tmp_path, *(f"{k:0{width}d}" for k in range(5)))
+    (tmp_path / name).write_text(text)
+    found = inspect_folder(tmp_path)
+    assert found.source["splits"] == {"val": (f"{2:0{width}d}", f"{4:0{width}d}")}
+    assert found.reasons["splits"] == f"val: as {name} lists them; the rest is train"
+
+
+def test_names_that_match_nothing_take_no_time() -> None:
+    """In a list of frames, most parts of paths name no sequence; a key of each took six times as long."""
+    index, before = NameIndex(f"video_{k:06d}" for k in range(100)), name_key.cache_info().misses
+    assert not any(index.find(f"frame_{k}.jpg") for k in range(1000))
+    assert name_key.cache_info().misses == before
+    assert index.find("VIDEO_7") == "video_000007"
 
 
 def test_names_in_lists_that_match_no_sequence_are_said(tmp_path: Path) -> None:

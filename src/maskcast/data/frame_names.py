@@ -15,6 +15,7 @@ from maskcast.labels import natural_sort_key
 from maskcast.reading import pluralize
 
 NameKey = tuple[tuple[int, int | str], ...]
+_DIGITS = re.compile(r"\d+")
 MAX_NAMES = 3  # number of names in a message
 METADATA_SUFFIXES = frozenset({"", ".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})  # ignored silently
 
@@ -104,6 +105,11 @@ def name_key(name: str) -> NameKey:
     return tuple(natural_sort_key(unicodedata.normalize("NFC", name).lower()))
 
 
+def _letters_of(name: str) -> str:
+    """Returns a text that is equal for names with one `name_key`, and for others that differ in numbers."""
+    return _DIGITS.sub("", unicodedata.normalize("NFC", name).lower())
+
+
 class NameIndex:
     """Finds the names that a user's file or params mean: the same name, else the only one with its `name_key`.
 
@@ -121,10 +127,16 @@ class NameIndex:
             found[name_key(name)].append(name)
         return found
 
+    @cached_property
+    def _letters(self) -> set[str]:
+        return {_letters_of(name) for name in self._names}
+
     def find(self, written: str) -> str | None:
         """Returns the name that is meant, or None."""
         if written in self._names:
             return written
+        if _letters_of(written) not in self._letters:  # takes a third of the time of a key
+            return None
         same = self._by_key.get(name_key(written), ())
         return same[0] if len(same) == 1 else None
 

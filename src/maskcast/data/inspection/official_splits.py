@@ -99,13 +99,7 @@ class OfficialSplits:
     def _lists(self) -> list[tuple[Path, Lists]]:
         index = _Sequences(self._footage)
         return [
-            (
-                place,
-                {
-                    path: [_Row(split, texts[0].strip(), index.named_by(texts)) for split, texts in rows]
-                    for path, rows in lists.items()
-                },
-            )
+            (place, {path: index.rows(rows) for path, rows in lists.items()})
             for place, lists in _read_lists(self._raw)
         ]
 
@@ -148,30 +142,54 @@ class _Sequences:
         self._index = NameIndex(self._members)
         self._levels = max((1 + name.count("/") for name in self._members), default=1)
 
-    def named_by(self, texts: Texts) -> tuple[str, ...]:
-        """Returns the sequences that the first of some texts names, if any."""
-        found = (self._index.find(part) for text in texts for part in _parts(text.strip(), self._levels))
-        return next((tuple(self._members[name]) for name in found if name is not None), ())
+    def rows(self, given: Iterable[tuple[str, Texts]]) -> list[_Row]:
+        """Returns the rows of a list. Of a table, the column that names sequences in most rows names them in all.
+
+        Names as they are written count first: counters may be names with other leading zeros.
+        """
+        columns: dict[int, list[tuple[_Row, bool]]] = defaultdict(list)
+        for split, texts in given:
+            for column, text in enumerate(map(str.strip, texts)):
+                if text:
+                    names, exact = self._named_by(text)
+                    columns[column].append((_Row(split, text, names), exact))
+        counts = {
+            column: (sum(exact for _, exact in rows), sum(bool(row.names) for row, _ in rows))
+            for column, rows in columns.items()
+        }
+        return [row for row, _ in columns[max(counts, key=counts.__getitem__)]] if counts else []
+
+    def _named_by(self, text: str) -> tuple[tuple[str, ...], bool]:
+        """Returns the sequences that a text names, if any, and whether it has their name as it is.
+
+        The whole text comes before its words, which may be a counter and a name, or parts of a name with spaces.
+        """
+        whole, words = [text], [word for word in text.split() if word != text]
+        for paths in (whole, words):
+            parts = dict.fromkeys(part for path in paths for part in _parts(path, self._levels))
+            for part in parts:
+                if part in self._members:
+                    return tuple(self._members[part]), True
+            for part in parts:
+                if (name := self._index.find(part)) is not None:
+                    return tuple(self._members[name]), False
+        return (), False
 
 
-def _parts(line: str, levels: int) -> Iterator[str]:
-    """Yields what may be a sequence in a line, likeliest first.
-
-    That is the line, then parts of the path that it is, or of the paths that its words are, also without ending
-    and frame number.
+def _parts(path: str, levels: int) -> Iterator[str]:
+    """Yields what may be a sequence in a path, likeliest first: it, and its parts without ending and frame number.
 
     Args:
-        line: the line.
+        path: the path.
         levels: maximum number of folders in the name of a sequence.
     """
-    yield line
-    for path in (line, *line.split()):
-        parts = [part for part in path.replace("\\", "/").split("/") if part]
-        for count in range(min(levels, len(parts)), 0, -1):
-            for start in range(len(parts) - count + 1):
-                joined = "/".join(parts[start : start + count])
-                stem = joined.removesuffix(os.path.splitext(joined)[1])
-                yield from (joined, stem, re.sub(r"[-_][A-Za-z]?\d+$", "", stem))
+    yield path
+    folders = [part for part in path.replace("\\", "/").split("/") if part]
+    for count in range(min(levels, len(folders)), 0, -1):
+        for start in range(len(folders) - count + 1):
+            joined = "/".join(folders[start : start + count])
+            stem = joined.removesuffix(os.path.splitext(joined)[1])
+            yield from (joined, stem, re.sub(r"[-_][A-Za-z]?\d+$", "", stem))
 
 
 def names_in(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
@@ -302,17 +320,23 @@ def _rows_of(path: Path) -> Iterator[tuple[str, Texts]]:
     split_rows = [(SPLIT_NAMES.get("".join(map(_split_word, row)), ""), row) for row in rows]
     if sum(not split for split, _ in split_rows) <= 1:  # the header
         for split, row in split_rows:
-            cells = [cell for cell in row if split and cell.strip() and not _split_word(cell)]
-            if cells:
-                yield split, cells
+            if split:
+                yield split, ["" if _split_word(cell) else cell for cell in row]
 
 
 def _cells(lines: Sequence[str]) -> list[list[str]]:
-    """Returns the rows of a table of comma-separated values; none if it is no table."""
+    """Returns the rows of a table of comma-separated values; none if it is no table.
+
+    Columns without a header, such as the counters that pandas writes, name nothing.
+    """
     rows: list[list[str]] = []
     with suppress(csv.Error):
         rows += csv.reader(lines)
-    return rows
+    unnamed = {column for column, cell in enumerate(rows[0] if rows else ()) if not cell.strip()}
+    return [
+        ["" if column in unnamed and not _split_word(cell) else cell for column, cell in enumerate(row)]
+        for row in rows
+    ]
 
 
 def _split_word(cell: str) -> str:
