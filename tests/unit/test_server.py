@@ -93,6 +93,26 @@ def test_an_old_server_is_refused_wherever_it_is_met(monkeypatch: pytest.MonkeyP
                 asks()
 
 
+def test_a_server_that_does_not_answer_at_once_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Starting(Handler):
+        """Closes the first connection without an answer."""
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if len(asked) > 1:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(MIN_SERVER.encode())
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with Server(Starting) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        new_client()
+    assert asked == ["/version", "/version"]
+
+
 def test_the_oldest_server_is_of_the_same_version_as_the_oldest_client() -> None:
     assert f'"mlflow-skinny>={MIN_SERVER},' in (ROOT / "pyproject.toml").read_text()
     assert f"MLflow ({MIN_SERVER} or later)" in (ROOT / "docs/servers.md").read_text()

@@ -125,9 +125,7 @@ def _check_server(uri: str) -> None:
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    response = http_request(
-        get_default_host_creds(uri), "/version", "GET", max_retries=0, raise_on_status=False, timeout=20
-    )
+    response = http_request(get_default_host_creds(uri), "/version", "GET", raise_on_status=False)
     if response.ok:
         check_server_version(redacted(uri), response.text)
 
