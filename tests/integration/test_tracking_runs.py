@@ -365,14 +365,21 @@ def test_a_server_whose_files_are_in_a_folder_of_its_machine_is_refused_elsewher
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights would be written to the client's own disk, where nobody finds them."""
-    with tracked_run(origin(folder), folder / "r/mlflow_run_id") as run:
-        run.file(folder / "clips", "data")
+    track(folder)  # metrics alone
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        # a path that is another folder for a process in another one, as for one on another machine
+        database.execute("UPDATE experiments SET artifact_location = 'mlartifacts'")
+        database.execute("UPDATE runs SET artifact_uri = 'mlartifacts/' || run_uuid || '/artifacts'")
+    shutil.rmtree(folder / "mlartifacts", ignore_errors=True)
     (folder / "mlflow.db").rename(folder / "server.db")
     with mlflow_server(folder) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with tracked_run(origin(folder), folder / "r/mlflow_run_id") as run:  # no run has files yet
+            run.file(folder / "clips", "data")
         track(folder)  # on the same machine
-        (folder / "mlartifacts").rename(folder / "not here")
-        refused(folder, f"this server has files of runs in its own folder {folder}/mlartifacts, so they would be")
+        (folder / "elsewhere").mkdir()
+        monkeypatch.chdir(folder / "elsewhere")
+        refused(folder, "this server has files of runs in its own folder mlartifacts, so they would be")
 
 
 def test_an_experiment_is_chosen_by_its_number(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,8 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
 def _check_folder(client: Any, experiment_id: str) -> None:
     """Checks that the folder where a server has the files of runs is the same folder here, if it is one.
 
-    Clients write to it directly. It is the same if it has files of the last finished runs; before the first run,
-    if the folder around it exists.
+    Clients write to it directly. It is another one if the server has files of the last finished runs and none is
+    here, or if not even the folder around it exists.
 
     Raises:
         MaskcastError: it is another folder.
@@ -91,13 +91,23 @@ def _check_folder(client: Any, experiment_id: str) -> None:
         return
     folder = Path(unquote(location.path))
     finished = client.search_runs([experiment_id], "attributes.status = 'FINISHED'", max_results=20)
-    here = any((folder / run.info.run_id).is_dir() for run in finished) if finished else folder.parent.is_dir()
-    if not here:
+    ids = [run.info.run_id for run in finished]
+    is_here = any((folder / run_id).is_dir() for run_id in ids)
+    if not is_here and (not folder.parent.is_dir() or any(map(_server_has_files, ids))):
         raise MaskcastError(
             f"{redacted_uri()}: this server has files of runs in its own folder {folder}, so they would be "
             "written to another disk here; start the server with --artifacts-destination on a new database, or "
             "set another MLFLOW_EXPERIMENT_NAME"
         )
+
+
+def _server_has_files(run_id: str) -> bool:
+    """Whether a server sees files of a run; the client's own `list_artifacts` looks at this machine's disk."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request_safe
+
+    path, host = "/api/2.0/mlflow/artifacts/list", get_default_host_creds(tracking_uri())
+    return bool(http_request_safe(host, path, "GET", params={"run_id": run_id}).json().get("files"))
 
 
 def _resumable_run(client: Any, experiment: str, origin: Origin, key_file: Path) -> Any:
