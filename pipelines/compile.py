@@ -190,7 +190,7 @@ def refuse_secrets(text: str, pipeline: str) -> None:
     """Refuses a text that contains a secret, because the cluster keeps it and shows it to everyone.
 
     Raises:
-        MaskcastError: shows the line without the secret.
+        MaskcastError: shows the line without the secret, if it is in one line.
     """
     if redacted(text) == text:
         return
@@ -200,6 +200,10 @@ def refuse_secrets(text: str, pipeline: str) -> None:
                 f"{pipeline}: the pipeline would contain a secret ({shown.strip()[:120]}); pass it to the pods "
                 "with `secrets` of the cluster file"
             )
+    raise MaskcastError(
+        f"{pipeline}: the pipeline would contain a secret of several lines; pass it to the pods with `secrets` of "
+        "the cluster file"
+    )
 
 
 def content_digest(compiled: Path) -> str:

@@ -21,7 +21,7 @@ from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
 from maskcast.runner.stage import get_stage
 from pipelines.cluster import load_cluster
-from pipelines.compile import stages_of
+from pipelines.compile import refuse_secrets, stages_of
 from pipelines.local_docker import PASSED_ON
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +93,16 @@ def test_a_task_asks_for_what_its_pod_says(tmp_path: Path) -> None:
         "AWS_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY",
     }
     assert pod["fieldPathAsEnv"] == [{"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}]
+
+
+def test_a_secret_of_several_lines_is_refused() -> None:
+    """As YAML has a text block, no line of which alone looks like a secret."""
+    key = "-----BEGIN PRIVATE KEY-----\n    MIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n    -----END PRIVATE KEY-----\n"
+    with pytest.raises(
+        MaskcastError, match=r"^few_labels: the pipeline would contain a secret of several lines; "
+    ):
+        refuse_secrets(f"defaultValue: |\n    {key}", "few_labels")
+    refuse_secrets("defaultValue: |\n    a text\n    of two lines\n", "few_labels")
 
 
 def test_a_secret_of_others_has_keys_of_other_names(tmp_path: Path) -> None:
