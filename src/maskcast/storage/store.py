@@ -4,8 +4,9 @@ A data set that `put` writes is never read while it is incomplete. `put` first r
 (in the format of `sha256sum`) and writes it last. In between the address contains `SHA256SUMS.incomplete`, and
 `fetch` rejects everything below it. With a manifest, `fetch` transfers exactly the listed files, each checked by
 its checksum. Without one, the files are from other tools, and all are fetched; for a bucket `fetch` logs this.
-Only one `put` at a time may write to an address; of several with different data, at most the last to begin
-succeeds.
+Only one `put` at a time may write to an address. Of several with different data, all but the last to begin fail,
+unless it begins in the moment between another's last check and its manifest; `fetch` then refuses mixed data by
+their checksums.
 
 A transfer that was killed resumes when it is run again: complete files, and complete pieces of large objects, are
 skipped. Junk files of operating systems (`.DS_Store`, `__MACOSX`, dot files) are not transferred.
