@@ -81,6 +81,20 @@ def test_a_promotion_that_was_killed_after_its_alias_moved_is_completed(register
     assert compared is not None and compared.number == 2
 
 
+def test_a_reason_that_completing_a_promotion_does_not_record_is_said(
+    register: Register, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forced(register("a"))
+    Registry("maskcast-promotions").tag(1, {"maskcast.outcome": "open"})  # as SIGKILL leaves it
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
+    assert promote("maskcast", "1", "urgent", force=True).reason == "a test"
+    said = "maskcast: completed decision 1 of ann; your reason was not recorded"
+    assert said in capsys.readouterr().err
+    Registry("maskcast-promotions").tag(1, {"maskcast.outcome": "open"})
+    promote("maskcast", "1", "", force=False)
+    assert "not recorded" not in capsys.readouterr().err
+
+
 def test_a_failed_promotion_is_recorded_by_where_the_alias_is(
     register: Register, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

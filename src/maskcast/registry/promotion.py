@@ -51,6 +51,8 @@ def promote(name: str, which: str, reason: str, force: bool) -> Decision:
     version = Registry(name).find(which)  # the alias `candidate` may be removed by completing a killed decision
     transaction = Transaction(name)
     if (completed := transaction.completed) is not None and completed.made_champion(version):
+        if reason and reason != completed.reason:
+            say(f"{name}: completed decision {completed.number} of {completed.user}; your reason was not recorded")
         return completed
     is_champion = version.number == transaction.champion
     if is_champion and is_recorded(version, decisions(name)):
