@@ -135,7 +135,7 @@ class MaskWriter:
         if self.background is not None:
             opacity_HW = masks[self._foreground.name]
             if self._foreground.kind == "classes":
-                opacity_HW = np.where(opacity_HW > 0, 255, 0)
+                opacity_HW = np.uint8(255) * (opacity_HW > 0)
             pictures[COMPOSED] = compose(frame_HWC, opacity_HW, next(backgrounds))
         return pictures
 
