@@ -300,6 +300,21 @@ def test_all_cameras_of_scenes_are_read_and_stay_together(scenes: Sequence[str],
     assert {*plan_params(tmp_path).findings.source["splits"]["val"]} == val
 
 
+@pytest.mark.parametrize("cameras_called", [("left", "right"), ("cam0", "cam1")])
+@pytest.mark.parametrize("scenes", [("kitchen", "street", "park"), ("2024-01-01", "2024-01-02", "2024-01-03")])
+def test_scenes_in_folders_of_cameras_stay_together(
+    cameras_called: Sequence[str], scenes: Sequence[str], tmp_path: Path
+) -> None:
+    for k, place in enumerate(f"{camera}/{scene}" for camera in cameras_called for scene in scenes):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / place / "rgb", np.roll(frames, 7 * k, 2) + np.uint8(9 * k), "{:06d}.jpg", 1)
+        write_images(tmp_path / place / "mask", masks, "{:06d}.png", 1)
+    found = plan_params(tmp_path).findings
+    assert {*found.sequences} == {f"{camera}/{scene}" for camera in cameras_called for scene in scenes}
+    (scored,) = {name.partition("/")[2] for name in found.source["splits"]["val"]}
+    assert {*found.source["splits"]["val"]} == {f"{camera}/{scored}" for camera in cameras_called}
+
+
 def test_cameras_without_masks_of_a_scene_that_is_scored_on_are_not_learnt_from(tmp_path: Path) -> None:
     scenes = ("s1", "s2", "s3")
     cameras(tmp_path, scenes, [f"{scene}/camB" for scene in scenes])

@@ -234,14 +234,16 @@ def _video_of_each(raw: Path, footage: Mapping[str, SequenceFiles], names: Seque
     """Returns the video or scene of each sequence: the folder or the video that it is called after, else itself.
 
     `video01_00080` is called after `video01`. In names of several folders, such as of cameras in those of scenes,
-    it is the first one that is called as a scene is, else the first one, with those that are called as splits are.
+    it is the first one that is called as a scene is, else the first one that is not called as a camera is, with
+    those that are called as splits are.
     """
     found = {}
     for name in names:
         parts = name.split("/")
         if len(parts) > 1:
             others = [part for part in parts if split_of_name(part) is None] or parts
-            scene = next(filter(SCENE.fullmatch, others), others[0])
+            no_cameras = [part for part in others if not CAMERA.fullmatch(part)] or others
+            scene = next(filter(SCENE.fullmatch, others), no_cameras[0])
             found[name] = "/".join([*(part for part in parts if part not in others), scene])
             continue
         images = footage[name].images
