@@ -324,6 +324,14 @@ def test_cameras_without_masks_of_a_scene_that_is_scored_on_are_not_learnt_from(
     assert splits["unlabeled"] == tuple(f"{scene}/camB" for scene in scenes if scene != scored)
 
 
+def test_a_camera_beside_the_only_sequence_with_masks_is_not_learnt_from(tmp_path: Path) -> None:
+    cameras(tmp_path, ("s1", "s2"), ["s1/camB", "s2/camA", "s2/camB"])
+    found = plan_params(tmp_path).findings
+    assert found.source["split_by"] == "time" and {*found.labelled} == {"s1/camA"}
+    assert found.source["splits"]["hidden"] == ("s1/camB",)
+    assert found.source["splits"]["unlabeled"] == ("s2/camA", "s2/camB")
+
+
 def test_cameras_without_any_masks_are_all_found(tmp_path: Path) -> None:
     cameras(tmp_path, ("s1", "s2", "s3"), [f"s{k}/cam{camera}" for k in (1, 2, 3) for camera in "AB"])
     found = inspect_folder(tmp_path)

@@ -43,10 +43,11 @@ def propose_splits(
         MaskcastError: if the labelled sequences are too short for a forecast, or too few frames have masks.
     """
     official = OfficialSplits(raw, footage, files)
+    scenes = _video_of_each(raw, footage, list(found.sequences))
     if found.photographs:
         named, origin, checks = official.of(sorted(found.labelled, key=natural_sort_key))
         found.warnings += checks
-        _split_photographs(found, named, origin, _unlabelled_splits(found, official))
+        _split_photographs(found, named, origin, _unlabelled_splits(found, official), scenes)
         return
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
     alone = next(iter(found.labelled)) if len(found.labelled) == 1 else None
@@ -66,10 +67,11 @@ def propose_splits(
         (name for name, length in lengths.items() if length >= found.frames), key=natural_sort_key
     )
     if alone is not None:
+        without = _hide_scenes(without, {"val": (alone,)}, scenes)
         _split_by_time(raw, found, alone, marked[alone], without)
     else:
         if not set(named.get("val", ())) & set(long_enough):
-            named, origin = _add_val(found, named, origin, _video_of_each(raw, footage, long_enough))
+            named, origin = _add_val(found, named, origin, {name: scenes[name] for name in long_enough})
             if scene := next(filter(SCENE.fullmatch, str(found.source.get("images")).split("/")), None):
                 found.warnings.append(
                     f"all sequences are in {scene}: if they show one scene, scores on val say little about others"
@@ -79,7 +81,7 @@ def propose_splits(
                     f"sequences are named after cameras ({', '.join(long_enough[:2])}): if they show one scene, "
                     "set split_by: time and splits: {val: 0.2}"
                 )
-        without = _hide_scenes(without, named, _video_of_each(raw, footage, list(found.sequences)))
+        without = _hide_scenes(without, named, scenes)
         found.source["splits"] = named | without
         found.reasons["splits"] = f"val: {origin}; the rest is train"
         clips = sum(len(run) // found.frames for name in long_enough for run in found.runs(name))
@@ -255,7 +257,11 @@ def _video_of_each(raw: Path, footage: Mapping[str, SequenceFiles], names: Seque
 
 
 def _split_photographs(
-    found: Findings, named: dict[str, tuple[str, ...]], origin: str, without: Mapping[str, tuple[str, ...]]
+    found: Findings,
+    named: dict[str, tuple[str, ...]],
+    origin: str,
+    without: Mapping[str, tuple[str, ...]],
+    scenes: Mapping[str, str],
 ) -> None:
     """Makes each image a clip and draws validation images; of images in folders, the last of each folder."""
     found.source |= {"frames": 1, "window_step": 1}
@@ -272,6 +278,7 @@ def _split_photographs(
         names = sorted(found.labelled, key=natural_sort_key)
         named, origin = _add_val(found, named, origin, dict(zip(names, names, strict=True)))
     splits: dict[str, Any] = dict(named)
+    scored = dict(named)
     if "val" in named:
         found.reasons["splits"] = f"val: {origin}; the rest is train"
     elif alone:
@@ -283,7 +290,9 @@ def _split_photographs(
     else:
         found.source["split_by"] = "time"
         splits["val"] = VAL_SHARE
+        scored["val"] = tuple(found.labelled)
         found.reasons["splits"] = f"val: the last {VAL_SHARE:.0%} of each labelled folder; the rest is train"
+    without = _hide_scenes(without, scored, scenes)
     found.reasons["splits"] += _unlabelled_text(without)
     found.source["splits"] = {**splits, **without}
 
