@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from maskcast.redaction import printable
@@ -115,8 +116,17 @@ def convert_system_errors(*paths: Path) -> Iterator[None]:
             raise MaskcastError(
                 f"not enough memory ({first_line(error)}); lower the batch size, or the sizes of model and frames"
             ) from error
-        if isinstance(error, OSError) and ((path := _path_of(error)) or error.errno in MACHINE_ERRNOS):
+        # Errors of requests, which may name an address with a token, are of this class, too, but have no number.
+        if (
+            isinstance(error, OSError)
+            and error.errno
+            and ((path := _path_of(error)) or error.errno in MACHINE_ERRNOS)
+        ):
             prefix, reason = f"{path}: " if path else "", error.strerror or first_line(error)
+            if path and _is_of_subprocess(error):
+                raise MaskcastError(
+                    f"{path}: cannot be run ({reason}); install it, or add its folder to PATH"
+                ) from error
             remedy = remedy_of(error, "choose another path, or fix its permissions")
             raise MaskcastError(f"{prefix}cannot be read or written ({reason}); {remedy}") from error
         raise
@@ -170,9 +180,17 @@ def _path_on_full_disk(error: BaseException, paths: Sequence[Path]) -> str:
 
 
 def _path_of(error: BaseException) -> str:
-    """Returns the path in an error, or an empty text."""
-    name = getattr(error, "filename", None)
+    """Returns the path in an error, or an empty text; of two, as of a renamed file, the one that is missing."""
+    name, target = getattr(error, "filename", None), getattr(error, "filename2", None)
+    if name is not None and target is not None and isinstance(error, FileNotFoundError) and os.path.lexists(name):
+        name = target
     return "" if name is None else os.fsdecode(name).removeprefix("file:")  # the prefix that FFmpeg is given
+
+
+def _is_of_subprocess(error: BaseException) -> bool:
+    """Whether an error was raised by the module `subprocess`, so that its path is that of a program."""
+    frames = list(walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals.get("__name__") == "subprocess"
 
 
 def _free_bytes(folder: Path) -> int:

@@ -6,10 +6,13 @@ A limit on the size of files makes writes fail for real, on any machine and with
 import errno
 import os
 import resource
+import subprocess
 from collections.abc import Callable
+from email.message import Message
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import cv2
 import numpy as np
@@ -200,6 +203,25 @@ def test_of_errors_without_a_path_only_those_of_the_machine_are_converted() -> N
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     with pytest.raises(OSError, match="Bad file descriptor"), convert_system_errors():
         os.close(10**6)
+
+
+def test_an_error_with_two_paths_names_the_one_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    for name, other, missing in (("a", "gone/b", "gone/b"), ("c", "d", "c")):
+        line = f"^{tmp_path / missing}: cannot be read or written"
+        with pytest.raises(MaskcastError, match=line), convert_system_errors():
+            (tmp_path / name).rename(tmp_path / other)
+
+
+def test_a_program_that_is_missing_is_said_as_such() -> None:
+    line = r"^no-such-program: cannot be run \(No such file or directory\); install it"
+    with pytest.raises(MaskcastError, match=line), convert_system_errors():
+        subprocess.run(["no-such-program"], check=True)
+
+
+def test_an_address_is_no_path() -> None:
+    with pytest.raises(HTTPError), convert_system_errors():
+        raise HTTPError("https://example.com/?token=secret", 404, "Not Found", Message(), None)
 
 
 def test_too_many_open_files_are_said_with_the_limit(tmp_path: Path) -> None:
