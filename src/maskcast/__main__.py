@@ -26,9 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with raise_on_signals(), convert_system_errors():
             _check_place()
-            code = _run_command(arguments)
-        if sys.stdout is not None:  # else it is closed
-            sys.stdout.flush()
+            try:
+                code = _run_command(arguments)
+            except SystemExit:  # argparse's, as after --help
+                _flush_output()
+                raise
+        _flush_output()
         return code
     except KeyboardInterrupt as stop:
         return report_stop(stop)
@@ -81,11 +84,19 @@ def _check_place() -> None:
         raise MaskcastError("the working directory has been removed; `cd` to a folder that is there") from None
 
 
+def _flush_output() -> None:
+    if sys.stdout is not None:  # else it is closed
+        sys.stdout.flush()
+
+
 def console() -> None:
     """Runs the console command `maskcast`; if its output is lost, a line says so, and the exit code is 2."""
     protect_streams()
     try:
-        code = main()
+        try:
+            code: int | str | None = main()
+        except SystemExit as ended:  # argparse's, as after --help
+            code = ended.code
         if error := getattr(sys.stdout, "error", None):
             reason = f"cannot be written ({error.strerror})"
             print(f"error: standard output: {reason}; what was printed is lost, all else is done", file=sys.stderr)

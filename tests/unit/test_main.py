@@ -58,9 +58,10 @@ def test_what_is_printed_may_go_nowhere() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_an_output_that_cannot_be_printed_is_said_as_such() -> None:
+@pytest.mark.parametrize("words", [("--help",), ("evaluate", "--help"), ("models", "list", "--help")])
+def test_an_output_that_cannot_be_printed_is_said_as_such(words: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, text=True)
     line = "error: standard output: cannot be written (No space left on device); what was printed is lost"
     assert done.returncode == 2 and done.stderr.startswith(line) and done.stderr.count("\n") == 1
 
