@@ -257,15 +257,15 @@ def test_of_folders_with_one_kind_each_a_part_of_each_is_scored_on(tmp_path: Pat
 
 def test_photographs_without_masks_of_a_place_that_is_scored_on_are_not_learnt_from(tmp_path: Path) -> None:
     """Each labelled folder is scored on, and its other camera shows the same."""
-    for place in ("s1/camA", "s1/camB", "s2/camA", "s3/camA", "s3/camB"):
+    for n, place in enumerate(("s1/camA", "s1/camB", "s2/camA", "s2/camB")):
         for k, word in enumerate(WORDS):
-            frames, masks = frames_of(k, 1)
-            write_images(tmp_path / place / "rgb", frames, f"{word}.jpg")
-            if place in ("s1/camA", "s2/camA"):
+            frames, masks = frames_of(10 * n + k, 1)
+            write_images(tmp_path / place / "rgb", np.roll(frames, 7 * k + n, 2), f"{word}.jpg")
+            if place.endswith("camA"):
                 write_images(tmp_path / place / "mask", masks, f"{word}.png")
     source = inspect_folder(tmp_path).source
     assert source["split_by"] == "time"
-    assert source["splits"] == {"val": 0.2, "hidden": ("s1/camB",), "unlabeled": ("s3/camA", "s3/camB")}
+    assert source["splits"] == {"val": 0.2, "hidden": ("s1/camB", "s2/camB")}
 
 
 def test_a_folder_for_each_photograph_is_no_sequence(tmp_path: Path) -> None:
