@@ -20,6 +20,7 @@ class LossyStream(TextIOWrapper):
     """
 
     error: OSError | None = None
+    replaced: TextIO  # kept, as the end of the replaced stream would close the file of both
 
     def write(self, text: str) -> int:
         """Writes a text; returns its length."""
@@ -59,10 +60,12 @@ def _lossy(stream: TextIO, errors: str) -> TextIO:
     if not isinstance(stream, TextIOWrapper):
         return stream
     stream.flush()
-    return LossyStream(
+    lossy = LossyStream(
         stream.buffer,
         stream.encoding,
         errors,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,  # of PYTHONUNBUFFERED
     )
+    lossy.replaced = stream
+    return lossy

@@ -91,6 +91,15 @@ def test_unbuffered_output_is_there_when_the_process_is_killed() -> None:
     assert (done.returncode, done.stdout) == (-9, "one")
 
 
+def test_streams_may_be_replaced_twice_and_by_others() -> None:
+    code = (
+        "import os, sys; from maskcast.streams import protect_streams;"
+        "sys.stdout = os.fdopen(1, 'w', closefd=False); protect_streams(); protect_streams(); print('one')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "one\n", "")
+
+
 def test_what_a_command_writes_is_there_though_nothing_can_be_printed(tmp_path: Path) -> None:
     (tmp_path / "video_0").mkdir()
     with open("/dev/full", "w") as full:
