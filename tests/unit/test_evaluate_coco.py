@@ -119,6 +119,15 @@ def test_pictures_bear_the_names_of_their_files(tmp_path: Path, monkeypatch: pyt
     assert titles[-1].startswith("img/2.png · F1 0.000 at IoU 0.50")
 
 
+def test_pictures_find_percent_encoded_names(tmp_path: Path) -> None:
+    truth, results = content(tmp_path)
+    (tmp_path / "images/img/2.png").rename(tmp_path / "images/img/a b.png")
+    _write(truth, json.loads(truth.read_text().replace("img/2.png", "img/a%20b.png")))
+    command = ["evaluate-coco", str(truth), str(results), "--out", str(tmp_path / "report")]
+    assert main([*command, "--images", str(tmp_path / "images")]) == 0
+    assert (tmp_path / "report/pictures/04_2.png").is_file()
+
+
 def test_masks_are_drawn_where_the_picture_shows_them() -> None:
     """Of three columns, the panel shows the middle one; the mask was taken from the first."""
     mask_HW = np.zeros((9, 3 * detection_pictures.PANEL_WIDTH), np.uint8)
@@ -178,6 +187,9 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(tmp_path: Path, capfd: py
     nameless["images"][1]["file_name"] = 2
     line = refused(capfd, _write(tmp_path / "x.json", nameless), results, "--images", images, "--out", out)
     assert "[1] (id 2): file_name must be a string, not 2" in line
+    nameless["images"][1]["file_name"] = "%2E%2E/images/img/2.png"
+    line = refused(capfd, _write(tmp_path / "x.json", nameless), results, "--images", images, "--out", out)
+    assert "[1] (id 2): file_name must be a relative path, not '%2E%2E/images/img/2.png'" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dt.json", "gt.json", "images", "x.json"]
     out.mkdir()
     assert "already exists (--out)" in refused(capfd, truth, results, "--out", out)

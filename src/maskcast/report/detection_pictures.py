@@ -55,14 +55,15 @@ def draw_images(folder: Path, scores: CocoScores, matches: Matches, images: Path
         count: Number of images to draw.
 
     Raises:
-        MaskcastError: An image has no `file_name`, is missing or cannot be read.
+        MaskcastError: An image has no `file_name`, or one outside the folder, is missing or cannot be read.
     """
-    names = Records("images of the ground truth", scores.truth.images).texts("file_name", "needed for pictures")
+    records = Records("images of the ground truth", scores.truth.images)
+    records.texts("file_name", "needed for pictures")
     best_first = (-matches.f1_I).argsort(kind="stable")
     drawn = []
     (folder / "pictures").mkdir()
     for rank, i in enumerate(spread(best_first.tolist(), count), start=1):
-        sheet = _sheet(scores, matches, i, read_image(images / names[i]))
+        sheet = _sheet(scores, matches, i, read_image(images / records.find_image(i, images)))
         sheet.save(folder / "pictures" / f"{rank:02d}_{scores.truth.images[i]['id']}.png")
         drawn.append(sheet)
     stack_vertically(drawn if len(drawn) < 2 else [drawn[0], drawn[-1]]).save(folder / "pictures.png")

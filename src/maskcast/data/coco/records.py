@@ -5,7 +5,7 @@ Legend: N records. A column is checked as one array; a Python loop only runs to 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -87,6 +87,17 @@ class Records:
             if not isinstance(value, str):
                 self.fail(n, f"{key} must be a string, not {short_repr(value)}; {remedy}")
         return values
+
+    def find_image(self, n: int, folder: Path) -> str:
+        """Returns the path of image `n` below its folder: of the forms of its `file_name` the first that exists.
+
+        Fails if the name leads out of the folder.
+        """
+        name = self.records[n]["file_name"]
+        paths = [one.replace("\\", "/") for one in name_forms(name)] if isinstance(name, str) else [""]
+        if not all(map(_is_below, paths)):
+            self.fail(n, f"file_name must be a relative path, not {name!r}; fix it")
+        return next((path for path in paths if (folder / path).is_file()), paths[0])
 
     def refuse(self, invalid_N: ArrayLike, key: str, rule: str) -> None:
         """Fails for the first marked record, e.g. with the rule `must be finite`."""
@@ -180,6 +191,11 @@ def category_names(categories: Records) -> dict[int, str]:
         names[category_id] = text
         parents[text] = parent
     return names
+
+
+def _is_below(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts
 
 
 def _array(values: list[Any]) -> np.ndarray:

@@ -1,12 +1,12 @@
 """COCO JSON: per split one file of images, categories and annotations, and a folder of images."""
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from maskcast.data.coco.records import Records, category_names, name_forms, read_lists
+from maskcast.data.coco.records import Records, category_names, read_lists
 from maskcast.data.detection.sources.base import DetectionListing, DetectionSource, LabelledImage
 from maskcast.errors import MaskcastError
 from maskcast.params import Params, RelativePath
@@ -64,7 +64,8 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
     order_N = image_N.argsort(kind="stable")
     starts_I = np.searchsorted(image_N[order_N], ids_I)
     stops_I = np.searchsorted(image_N[order_N], ids_I, side="right")
-    names = _file_names(images, folder)
+    images.column("file_name")  # checks that each has one
+    names = [images.find_image(n, folder) for n in range(len(images.records))]
     sizes = [_size(images, n) for n in range(len(images.records))]
     listed = []
     for i, image_id in enumerate(ids_I.tolist()):
@@ -99,19 +100,3 @@ def _size(images: Records, n: int) -> tuple[int, int] | None:
         if type(value) is not int:
             images.fail(n, f"{key} must be an integer, not {short_repr(value)}; fix it")
     return height, width
-
-
-def _file_names(images: Records, folder: Path) -> list[str]:
-    """Returns the path of each image below the folder: of the forms of its name the first that exists."""
-    found = []
-    for n, name in enumerate(images.column("file_name")):
-        paths = [one.replace("\\", "/") for one in name_forms(name)] if isinstance(name, str) else [""]
-        if not all(map(_is_below, paths)):
-            images.fail(n, f"file_name must be a relative path, not {name!r}; fix it")
-        found.append(next((path for path in paths if (folder / path).is_file()), paths[0]))
-    return found
-
-
-def _is_below(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return bool(parts) and parts[0] != "/" and ".." not in parts
