@@ -1,4 +1,4 @@
-"""Forked processes in a program with threads; they end with the process that started them.
+"""Processes that a program with threads forks, or a pool spawns; they end with the process that started them.
 
 A forked process starts in milliseconds with all modules loaded. It must not use the GPU, nor anything whose lock a
 thread of the parent may have held during the fork. Numpy and zstandard are safe; OpenCV is safe if no thread that
@@ -25,7 +25,8 @@ import numpy as np
 
 from maskcast.errors import MaskcastError
 from maskcast.memory import gc_paused
-from maskcast.stopping import children_ignore_ctrl_c
+from maskcast.stopping import children_ignore_ctrl_c, exit_with_parent
+from maskcast.streams import protect_streams
 
 ALIGNMENT = 64  # bytes: alignment of arrays in shared memory
 TASKS = Path("/proc/self/task")  # the threads of this process on Linux
@@ -69,6 +70,16 @@ def init_forked_process() -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # cluster managers send it to all processes of a job
     gc.freeze()  # including the parent's garbage, which may be on the GPU
     gc.enable()
+
+
+def init_spawned_process() -> None:
+    """Prepares a spawned worker of a pool, which ends with its parent; OpenCV uses one thread.
+
+    Its messages that cannot be printed end no work.
+    """
+    exit_with_parent()
+    protect_streams()
+    cv2.setNumThreads(1)
 
 
 class ForkedFunction:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +14,32 @@ import pytest
 
 from maskcast.errors import MaskcastError
 from maskcast.forking import TASKS, ForkedFunction, joined_thread_pool
+
+POOL = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+import cv2
+from maskcast.forking import init_spawned_process
+from maskcast.progress import say
+
+def work():
+    say("one")
+    say("two")
+    return cv2.getNumThreads()
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, init_spawned_process) as pool:
+        print(pool.submit(work).result())
+"""
+
+
+def test_a_worker_of_a_pool_works_on_if_its_messages_cannot_be_printed(tmp_path: Path) -> None:
+    script = tmp_path / "pool.py"
+    script.write_text(POOL)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, stderr=full, text=True)
+    assert (done.returncode, done.stdout) == (0, "1\n")
 
 
 class Sum:

@@ -12,7 +12,6 @@ from functools import partial
 from itertools import islice, repeat
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import psutil
 
@@ -22,9 +21,10 @@ from maskcast.data.mask_ceiling import masks_to_measure, round_trip
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.video_files.one_pass import WindowReader
 from maskcast.errors import IllustratedError, MaskcastError
+from maskcast.forking import init_spawned_process
 from maskcast.labels import LabelError, LabelMap
 from maskcast.resources import memory_limit, num_cpus
-from maskcast.stopping import children_ignore_ctrl_c, exit_with_parent
+from maskcast.stopping import children_ignore_ctrl_c
 
 MAX_RUN = 64  # maximum number of clips that are read together
 MEMORY_PART = 8  # clips that are read ahead may take so large a part of the free memory: 1 / 8
@@ -81,7 +81,7 @@ def load_all(
     runs = _runs(clips, lambda: longest)
     # spawn: a forked child would inherit locks that threads of this process hold
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=init_spawned_process)
     in_flight: deque[tuple[_Run, Future[list[Loaded | MaskcastError]]]] = deque()
 
     def submit(count: int) -> None:
@@ -106,11 +106,6 @@ def load_all(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _init_worker() -> None:
-    exit_with_parent()
-    cv2.setNumThreads(1)
 
 
 def _runs(clips: Iterable[tuple[RawClip, int]], longest: Callable[[], int]) -> Iterator[_Run]:

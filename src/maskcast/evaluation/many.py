@@ -21,6 +21,7 @@ from maskcast.data.clip_store.table import Clip, masks_layer
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.clip_scores import scores_of
 from maskcast.evaluation.speed import Speed, measure_speed
+from maskcast.forking import init_spawned_process
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
@@ -28,7 +29,7 @@ from maskcast.models.base import read_description
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import load_masker
 from maskcast.reading import pluralize
-from maskcast.stopping import children_ignore_ctrl_c, exit_with_parent
+from maskcast.stopping import children_ignore_ctrl_c
 
 CONFIG = "config.json"  # in each model folder
 MAX_SHOWN = 8  # frames of a clip that pictures show
@@ -109,7 +110,7 @@ def evaluate_many(
     """
     clips_to_score(ClipStore(task.clips), task.split)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, exit_with_parent, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(1, context, init_spawned_process, max_tasks_per_child=1) as pool:
         for name, folder in maskers.items():
             with children_ignore_ctrl_c():
                 future = pool.submit(evaluate_one, name, folder, task)
