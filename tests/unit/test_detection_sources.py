@@ -412,6 +412,19 @@ def test_lists_labels_and_images_may_differ_in_case_and_unicode_form(tmp_path: P
     assert [len(one.labels_N) for one in found] == [2, 0, 1]
 
 
+def test_files_that_no_list_names_may_have_one_name_in_two_spellings(tmp_path: Path) -> None:
+    config = voc(tmp_path)
+    names = tmp_path / "ImageSets/Main/train.txt"
+    names.write_text("10\n11\n")
+    for path in (tmp_path / "JPEGImages/2.jpg", tmp_path / "Annotations/2.xml"):
+        shutil.copy(path, path.with_stem("02"))
+    assert [one.path.stem for one in config.listing(tmp_path).splits["train"]] == ["10", "11"]
+    names.write_text("2\n")
+    refused(config, tmp_path, "2.jpg: has the same name as ")
+    names.write_text("10\n010\n")
+    refused(config, tmp_path, f"{names}: '10' and '010' are names of one image; list it once")
+
+
 def test_yaml_files_and_images_may_differ_in_case_and_zeros(tmp_path: Path) -> None:
     config = label_files(tmp_path)
     (tmp_path / "training/labels/2.yml").rename(tmp_path / "training/labels/002.yml")

@@ -49,18 +49,24 @@ class VocSource(DetectionSource):
                 f"{raw / self.images}: folder not found; fix source.images, or fetch_dataset.uri, the folder "
                 "that contains it"
             )
-        images = by_key(image_files(raw / self.images))
+        files = image_files(raw / self.images)
         folder = raw / self.annotations
         xml = (
             [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".xml"] if folder.is_dir() else []
         )
-        labels = by_key(path for path in xml if not is_junk(path.name))
         lists = {"train": self.train} | ({"val": self.val} if self.val else {})
+        there = {name_key(path.stem) for path in files}
+        listed = {split: _listed_images(raw / file, there) for split, file in lists.items()}
+        wanted = {name_key(name) for names in listed.values() for name in names}
+        images, labels = (  # files that no list names may have one name in two spellings
+            by_key(path for path in paths if name_key(path.stem) in wanted and not is_junk(path.name))
+            for paths in (files, xml)
+        )
         splits: dict[str, Sequence[NamedBoxes]] = {}
         for split, file in lists.items():
-            names = [_image_name(line, images) for line in _read_names(raw / file)]
+            names = listed[split]
             if missing := [name for name in names if name_key(name) not in images]:
-                known = [path.stem for path in images.values()]
+                known = [path.stem for path in files]
                 raise MaskcastError(
                     f"{raw / self.images}: image {missing[0]!r} not found; it is listed in {raw / file} "
                     f"({len(missing)} of {len(names)} missing); add it, or fix the name"
@@ -71,6 +77,20 @@ class VocSource(DetectionSource):
                 for name, key in zip(names, map(name_key, names), strict=True)
             ]
         return named_listing(splits, self.classes)
+
+
+def _listed_images(path: Path, images: Collection[NameKey]) -> list[str]:
+    """Returns the image names in a list.
+
+    Raises:
+        MaskcastError: if it is empty, or has a name in two spellings.
+    """
+    names = [_image_name(line, images) for line in _read_names(path)]
+    spellings: dict[NameKey, str] = {}
+    for name in names:
+        if (first := spellings.setdefault(name_key(name), name)) != name:
+            raise MaskcastError(f"{path}: {first!r} and {name!r} are names of one image; list it once")
+    return names
 
 
 def _read_names(path: Path) -> list[str]:
