@@ -29,6 +29,7 @@ from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
 from maskcast.models.forecasting.rigid_body import RigidBody
 from maskcast.simulator.camera import CLEVRER_CAMERA, Motion, paint_masks
 from maskcast.simulator.scenes import simulate_clip, simulate_motion
+from maskcast.stopping import exit_with_parent
 
 FRAMES, CONTEXT, CLASSES = 22, 11, 49
 SIZE = (160, 240)
@@ -93,7 +94,7 @@ def main() -> None:
         "simulated, seven videos",
     )
     print_table("Macro Jaccard at frame 22", header, rows)
-    with ProcessPoolExecutor(2) as pool:
+    with ProcessPoolExecutor(2, initializer=exit_with_parent) as pool:
         speeds = [
             ("frames and masks", f"{clips_per_minute(True, options.clips // 3, pool):.0f}"),
             ("masks only", f"{clips_per_minute(False, options.clips * 2, pool):.0f}"),

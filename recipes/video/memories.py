@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from maskcast.errors import MaskcastError, one_line_errors
+from maskcast.stopping import exit_with_parent
 
 HERE = Path(__file__).resolve().parent
 BASE, CONTROL, SCALES = "base", "control", "scales"
@@ -52,7 +53,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(args.processes, context, exit_with_parent) as pool:
         for versions in ([BASE], args.versions):  # maskers with memory start from the others
             jobs = [pool.submit(trained, values, args.out, one, seed) for one in versions for seed in args.seeds]
             for job in as_completed(jobs):

@@ -156,7 +156,7 @@ def children_ignore_ctrl_c() -> Iterator[None]:
 
 
 def exit_with_parent() -> None:
-    """Makes a process that ``multiprocessing`` spawned end with its parent, however that ends.
+    """Makes a process that ``multiprocessing`` started end with its parent, however that ends.
 
     The workers of a pool would wait forever for the tasks of a killed parent.
     """

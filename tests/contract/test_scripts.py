@@ -1,6 +1,7 @@
 """Scripts of recipes and benchmarks say a user's mistake in one line, as the command line does."""
 
 import ast
+import re
 import runpy
 import subprocess
 import sys
@@ -39,3 +40,20 @@ def test_a_command_that_fails_ends_a_script_in_one_line() -> None:
     with pytest.raises(SystemExit) as ended, one_line_errors():
         subprocess.run([sys.executable, "-c", "raise SystemExit(3)"], check=True)
     assert str(ended.value) == f"error: `{sys.executable} -c raise SystemExit(3)` failed (exit code 3); see above"
+
+
+def test_workers_of_pools_end_with_a_killed_script() -> None:
+    """Those without this initializer would wait forever for tasks, and hold their memory."""
+    folders = ("src", "recipes", "benchmarks")
+    texts = {path: path.read_text() for each in folders for path in (ROOT / each).rglob("*.py")}
+    pools = {
+        path: ast.unparse(node)
+        for path, text in texts.items()
+        if "ProcessPoolExecutor(" in text
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "ProcessPoolExecutor"
+    }
+    assert len(pools) == 4
+    assert [
+        path for path, call in pools.items() if not re.search("init_spawned_process|exit_with_parent", call)
+    ] == []

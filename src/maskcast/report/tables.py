@@ -88,9 +88,9 @@ def _draw(columns: Sequence[_Column], width: int) -> str:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Returns the lines of a text that is wrapped between words; wider words are cut.
+    """Returns the lines of a text that is wrapped between words; wider words are cut, runs of spaces become one.
 
-    As `textwrap` does, but by the columns of a terminal, of which a Chinese character takes two.
+    The width is in columns of a terminal, of which a Chinese character takes two.
     """
     lines: list[str] = []
     for word in text.split():

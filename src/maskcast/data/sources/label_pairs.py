@@ -104,9 +104,8 @@ class _ImageIndex:
         self._raw, self._footage = raw, footage
         self._folder = PurePosixPath(_normalized(folder)).parts[::-1]
         self._sequences: dict[str, list[str]] = defaultdict(list)
-        self._in_folders: dict[str, list[tuple[set[str], str]]] = defaultdict(
-            list
-        )  # by the last part of their names
+        # Those in folders, by the last part of their names
+        self._in_folders: dict[str, list[tuple[set[str], str]]] = defaultdict(list)
         self._of_video: set[str] = set()  # sequences whose images have the names that CVAT gives to video frames
         self._doubtful: dict[str, list[str]] = {}  # sequences whose images sort differently by name and by number
         for name, found in footage.items():
