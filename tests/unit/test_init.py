@@ -29,12 +29,13 @@ from maskcast.data.frame_names import NameIndex, name_key
 from maskcast.data.inspection.guess_patterns import Guess, guess_patterns
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.inspect_folder import inspect_folder
+from maskcast.data.sources.base import Arrays, RawClip
 from maskcast.data.sources.splits import time_parts
 from maskcast.data.video_files.frames import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.models.segmentation.table import load_masker
-from maskcast.proposal import duration
+from maskcast.proposal import duration, plan
 from maskcast.proposal.plan import plan_params
 from maskcast.proposal.report import format_plan
 from maskcast.proposal.values import Proposal, propose_params, with_predicted_split
@@ -930,12 +931,26 @@ def test_the_estimate_is_steps_times_what_they_take(monkeypatch: pytest.MonkeyPa
 
 def test_the_size_of_the_stored_frames_is_said(tmp_path: Path) -> None:
     davis(tmp_path)
-    plan = plan_params(tmp_path)
-    size = plan.proposal.sections["prepare_clips"]
-    num_bytes = plan.clips.total() * 22 * 3 * size["height"] * size["width"]
-    told = " ".join(format_plan(plan, tmp_path, tmp_path / "params.yaml").split())
+    start = plan_params(tmp_path)
+    size = start.proposal.sections["prepare_clips"]
+    num_bytes = start.clips.total() * 22 * 3 * size["height"] * size["width"]
+    told = " ".join(format_plan(start, tmp_path, tmp_path / "params.yaml").split())
     assert f"; their frames take {num_bytes / 1e6:.1f} MB" in told
-    assert f"{plan.clips.total()} clips prepared x " in plan.text(tmp_path)
+    assert f"{start.clips.total()} clips prepared x " in start.text(tmp_path)
+
+
+def test_clips_are_timed_at_the_size_to_which_they_are_resized() -> None:
+    """Reading without a size took another time than prepare_clips takes."""
+    sizes = []
+
+    def load(size: tuple[int, int] | None = None) -> Arrays:
+        sizes.append(size)
+        return Arrays(np.zeros((1, 4, 6, 3), np.uint8), {})
+
+    clips = [RawClip(f"{k}", "train", "labelled", load, resizes=bool(k)) for k in range(2)]
+    for clip in clips:
+        assert plan._read_clips([clip], (4, 6))[0] == []
+    assert sizes == [None, (4, 6)]
 
 
 def test_a_step_and_four_frames_are_timed_with_what_the_device_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def plan_params(raw: Path, find_weights: Callable[[], str] | None = None) -> Par
             f"{found.frames} frames; label a second sequence, or longer ones"
         )
     with doing("reading a clip of each split"):
-        unreadable, clip_seconds = _read_clips(listing.clips)
+        unreadable, clip_seconds = _read_clips(listing.clips, (prepare.height, prepare.width))
     found.warnings[:0] = unreadable  # first, as they may leave nothing to learn from
     num_frames = clips.total() * found.frames
     seconds, formula = None, ""
@@ -119,8 +119,12 @@ def plan_params(raw: Path, find_weights: Callable[[], str] | None = None) -> Par
     return ParamsPlan(found, with_predicted_split(proposal, clips), clips, listing.skipped, seconds, formula, size)
 
 
-def _read_clips(clips: Sequence[RawClip]) -> tuple[list[str], float]:
+def _read_clips(clips: Sequence[RawClip], size: tuple[int, int]) -> tuple[list[str], float]:
     """Reads the first labelled clip of each split, as prepare_clips will.
+
+    Args:
+        clips: all clips.
+        size: (height, width) to which prepare_clips resizes.
 
     Returns:
         Warnings about unreadable ones, and the seconds that the fastest took.
@@ -132,7 +136,7 @@ def _read_clips(clips: Sequence[RawClip]) -> tuple[list[str], float]:
     for clip in {clip.split: clip for clip in reversed(clips) if clip.kind == "labelled"}.values():
         start = perf_counter()
         try:
-            clip.load()
+            clip.load(**({"size": size} if clip.resizes else {}))
             seconds.append(perf_counter() - start)
         except LabelError:
             raise
