@@ -47,7 +47,7 @@ def test_a_masker_learns_at_the_rate_that_is_suggested(store: ClipStore, tmp_pat
     assert rates[0] == pytest.approx(1e-5)
     factor = 1e6 ** (1 / 39)
     assert all(later / former == pytest.approx(factor, rel=1e-4) for former, later in pairwise(rates))
-    assert 1e-4 < metrics["suggestion"] < 0.1  # 0.01 is what the tests of the stage train well at
+    assert 1e-4 < metrics["suggestion"] < 0.2  # 0.01 is what the tests of the stage train well at
     again, same = sweep(store, tmp_path / "two", params())
     assert (again, same) == (metrics, rows)
 

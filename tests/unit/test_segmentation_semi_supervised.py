@@ -357,8 +357,3 @@ def test_a_loss_that_is_no_number_ends_the_training(store: ClipStore, tmp_path: 
     settings = params({"learning_rate": 1e30, "clip_grad_norm": None, "warmup_steps": 0})
     with pytest.raises(MaskcastError, match="training diverged; lower learning_rate"):
         fit(FrameTask(store, settings, "x"), settings.training, tmp_path)
-
-
-def test_runs_without_a_teacher_have_the_fingerprint_that_they_had() -> None:
-    dumped = TrainMasker.model_validate({"training": PARAMS["training"]}).model_dump(mode="json")
-    assert not {"ema", "unlabeled"} & set(dumped)

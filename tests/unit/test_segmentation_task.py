@@ -174,12 +174,6 @@ def test_one_map_alone_may_be_learnt(store: ClipStore) -> None:
         segmentation_task(store, SegmentationTraining(**values, maps=["beard"]), "x")
 
 
-def test_params_of_before_windows_and_maps_have_the_fingerprint_that_they_had() -> None:
-    dumped = SegmentationTraining(training=TRAINING).model_dump(mode="json")
-    assert set(dumped) == {"model", "loss", "augment", "training", "val_frame_step"}
-    assert "window" in MemoryTraining(training=TRAINING, window=WINDOW).model_dump(mode="json")
-
-
 def test_windows_are_for_models_with_state_alone(store: ClipStore) -> None:
     with pytest.raises(ValidationError, match=r"'memory' has state and needs window; set it, e\.g\."):
         MemoryTraining(training=TRAINING)

@@ -56,7 +56,7 @@ def lineage(registry: Registry, which: str) -> str:
             dvc = tags.get(f"{DVC_HASH}{each.dataset.name}")
             origin = tags.get(f"{REGISTERED}{each.dataset.name}")
             facts_of_input = [each.dataset.digest, f"DVC {dvc}" if dvc else "", origin or ""]
-            if each.dataset.digest not in outputs:
+            if not origin and each.dataset.digest not in outputs:
                 facts_of_input.append("made by no run on this server")
             lines.append(f"  input {each.dataset.name}: {', '.join(filter(None, facts_of_input))}")
     for each in decisions(registry.name):
