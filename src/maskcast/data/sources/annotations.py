@@ -5,7 +5,6 @@ Shapes: T frames, H rows, W columns.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
@@ -115,15 +114,7 @@ class AnnotationsSource(LabelledSource):
                 continue
             for window in windows(name, footage[name], split, self, listing, labelled=frame_labels.keys()):
                 window_labels = [frame_labels.get(i) for i in window.frames] if window.kind == "labelled" else None
-                load = partial(
-                    load_window,
-                    window.images,
-                    window.frames,
-                    window_labels,
-                    names,
-                    instances=self.instances,
-                )
-                listing.add(window.clip(load))
+                listing.add(window.clip(load_window, window_labels, names, instances=self.instances))
         listing.notes += _notes(self, footage, labels, labelled)
         listing.warnings += unknown.warnings(raw)
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()

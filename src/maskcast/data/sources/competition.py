@@ -137,12 +137,7 @@ def _list_set(folder: Path, num_classes: int, listing: Listing) -> None:
 
 
 def _list_video(
-    video: Path,
-    split: str,
-    span: range,
-    frames: dict[int, str],
-    num_classes: int,
-    listing: Listing,
+    video: Path, split: str, span: range, frames: dict[int, str], num_classes: int, listing: Listing
 ) -> None:
     item = f"{split}/{video.name}"
     labelled = KIND_OF_SPLIT[split] == "labelled"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -121,13 +122,17 @@ class Window:
     meta: dict[str, Any]
     video: VideoWindow | None
 
-    def clip(self, load: Callable[..., Arrays]) -> RawClip:
+    def clip(self, load: Callable[..., Arrays], *given: object, **options: object) -> RawClip:
         """Returns its clip.
 
         Args:
-            load: reads it; takes `size`, and `read_video` if it is of a video.
+            load: top-level function that reads it, from its images and frames; takes `size`, and `read_video` if
+                it is of a video.
+            given: further arguments of ``load``.
+            options: and those by name.
         """
-        return RawClip(self.id, self.split, self.kind, load, self.meta, resizes=True, video=self.video)
+        read = partial(load, self.images, self.frames, *given, **options)
+        return RawClip(self.id, self.split, self.kind, read, self.meta, resizes=True, video=self.video)
 
 
 def sequence_splits(names: Sequence[str], params: LabelledSource, seed: int) -> dict[str, str | Splits]:

@@ -4,7 +4,6 @@ Shapes: T frames, H rows, W columns.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -175,15 +174,7 @@ class FrameFoldersSource(LabelledSource):
                 name, found, splits[name], self, listing, self.lookback, labelled=labelled[name]
             ):
                 own = [found.masks[i] for i in window.frames] if window.kind == "labelled" else None
-                load = partial(
-                    load_window,
-                    window.images,
-                    window.frames,
-                    own,
-                    rule,
-                    instances=self.instances,
-                )
-                listing.add(window.clip(load))
+                listing.add(window.clip(load_window, own, rule, instances=self.instances))
         return listing
 
     def rule(self, paths: Sequence[Path], classes: Sequence[str]) -> MaskRule:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
@@ -63,8 +62,7 @@ class VideosSource(WindowedSource):
                 continue
             clip_name = _stem(name) if stems[_stem(name)] == 1 else name.replace("/", "_").replace(".", "_")
             for window in windows(name, footage[name], "unlabeled", self, listing, clip_name=clip_name):
-                load = partial(load_window, names[name], window.frames)
-                listing.add(window.clip(load))
+                listing.add(window.clip(load_window))
         listing.warnings += rate_warnings(footage, self.fps, {}) if self.frames > 1 else ()
         return listing
 
