@@ -71,9 +71,7 @@ def load_all(
     clips = zip(listing.clips, counts, strict=False)
     if workers <= 1:
         for run in _runs(clips, lambda: sys.maxsize):
-            yield from zip(
-                (clip for clip, _ in run), _load_run(_without_video(run), _reader_of(run), load), strict=True
-            )
+            yield from zip((clip for clip, _ in run), _load_run(run, _reader_of(run), load), strict=True)
         return
     _check_pickles(replace(listing.clips[0], video=None))
     ahead = min(memory_limit() or sys.maxsize, psutil.virtual_memory().available) // MEMORY_PART
@@ -183,7 +181,7 @@ def _load(
         size: (height, width) to resize to; None keeps the size.
     """
     try:
-        arrays = clip.load(**options, **({"size": size} if clip.resizes else {}))
+        arrays = clip.read(size, **options)
     except LabelError:
         raise
     except MaskcastError as error:

@@ -136,7 +136,7 @@ def _read_clips(clips: Sequence[RawClip], size: tuple[int, int]) -> tuple[list[s
     for clip in {clip.split: clip for clip in reversed(clips) if clip.kind == "labelled"}.values():
         start = perf_counter()
         try:
-            clip.load(**({"size": size} if clip.resizes else {}))
+            clip.read(size)
             seconds.append(perf_counter() - start)
         except LabelError:
             raise

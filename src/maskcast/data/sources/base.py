@@ -60,6 +60,15 @@ class RawClip:
     resizes: bool = False
     video: VideoWindow | None = None
 
+    def read(self, size: tuple[int, int] | None, **options: Any) -> Arrays:
+        """Reads the pixels.
+
+        Args:
+            size: (height, width) to resize frames to, if `load` does so; None keeps their size.
+            options: further arguments of `load`.
+        """
+        return self.load(**options, **({"size": size} if self.resizes else {}))
+
 
 @dataclass
 class Listing:
