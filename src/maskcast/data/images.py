@@ -4,7 +4,7 @@ Shapes: T frames, H rows, W columns.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -81,16 +81,12 @@ def read_resized_frames(paths: Sequence[Path], size: Size | None) -> tuple[np.nd
     """
     if not paths:
         raise MaskcastError("a clip without images; give the paths of its images")
-    brightest = 0
-
-    def read() -> Iterator[np.ndarray]:
-        nonlocal brightest
-        for path in paths:
-            frame, maximum = _read_rgb(path)
-            brightest = max(brightest, maximum)
-            yield frame
-
-    frames, sizes = read_resizing(read(), size)
+    brightest, read = 0, list[tuple[np.ndarray, Size]]()
+    for path in paths:
+        frame_HWC, maximum = _read_rgb(path)
+        brightest = max(brightest, maximum)
+        read.append(resize_frame(frame_HWC, size))
+    frames, sizes = zip(*read, strict=True)
     if (odd_frame := find_odd_size(sizes)) is not None:
         number, text = odd_frame
         raise MaskcastError(f"{paths[number]}: {text}; export it at the size of the others, or remove it")
@@ -102,18 +98,13 @@ def read_resized_frames(paths: Sequence[Path], size: Size | None) -> tuple[np.nd
     return np.stack(frames), sizes[0]
 
 
-def read_resizing(frames: Iterable[np.ndarray], size: Size | None) -> tuple[list[np.ndarray], list[Size]]:
-    """Returns frames at a size, resized one by one, so that few are in memory at their own; and their own sizes.
+def resize_frame(frame_HWC: np.ndarray, size: Size | None) -> tuple[np.ndarray, Size]:
+    """Returns a frame at a size, or as it is for None, and the size that it had.
 
-    Args:
-        frames: (H, W, 3) uint8 each.
-        size: (height, width) of the results; None keeps their sizes.
+    Frames that are resized one by one, as they are read, are not in memory at their own size together.
     """
-    resized, sizes = [], []
-    for frame in frames:
-        sizes.append((frame.shape[0], frame.shape[1]))
-        resized.append(frame if size is None else resize_frames(frame[None], *size)[0])
-    return resized, sizes
+    resized_HWC = frame_HWC if size is None else resize_frames(frame_HWC[None], *size)[0]
+    return resized_HWC, (frame_HWC.shape[0], frame_HWC.shape[1])
 
 
 def find_odd_size(sizes: Sequence[Size]) -> tuple[int, str] | None:

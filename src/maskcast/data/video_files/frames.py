@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.data.images import Size, find_odd_size, read_resizing
+from maskcast.data.images import Size, find_odd_size, resize_frame
 from maskcast.data.video_files.file import UprightConverter, damaged_error, decode_frames, open_video
 from maskcast.data.video_files.index import VideoIndex, frame_digest, index_video
 from maskcast.errors import MaskcastError
@@ -82,10 +82,11 @@ def read_resized_video(
     if indices is not None and not len(indices):
         raise MaskcastError(f"{path}: no frames requested; request at least one")
     wanted = None if indices is None else sorted(set(indices))
-    frames, sizes = read_resizing(decode_wanted(path, wanted, index), size)
+    decoded = (resize_frame(frame_HWC, size) for frame_HWC in decode_wanted(path, wanted, index))
+    frames, sizes = zip(*decoded, strict=True)
     check_one_size(path, range(len(frames)) if wanted is None else wanted, sizes)
     if indices is not None and wanted is not None and len(wanted) < len(indices):
-        frames = [frames[place] for place in np.searchsorted(wanted, indices)]
+        frames = tuple(frames[place] for place in np.searchsorted(wanted, indices))
     return np.stack(frames), sizes[0]
 
 

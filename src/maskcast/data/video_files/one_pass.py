@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.images import Size, read_resizing
+from maskcast.data.images import Size, resize_frame
 from maskcast.data.video_files.frames import (
     MAX_SEEKS,
     TIME_TOLERANCE,
@@ -81,6 +81,5 @@ class WindowReader:
         if self._decoded is None:
             self._decoded = decode_wanted(self._path, self._wanted, self._index)
         while self._place < len(self._wanted) and (number := self._wanted[self._place]) <= last:
-            (frame,), (own_size,) = read_resizing([next(self._decoded)], size)
-            self._kept[number] = frame, own_size
+            self._kept[number] = resize_frame(next(self._decoded), size)
             self._place += 1
