@@ -3,10 +3,6 @@
 from collections.abc import Mapping
 
 IOU = 0.5  # at which boxes are matched for the f1 of an image
-COCO = (
-    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
-    *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
-)
 MASKS = {
     "jaccard": "macro Jaccard (mIoU): one confusion matrix over all frames of all clips; mean over the classes "
     "that occur in truth or mask, background included",
@@ -83,7 +79,7 @@ MATTES = {
     "mad": "mean absolute difference of opacity, in thousandths",
     "dtssd": "root mean squared difference of the changes of opacity from frame to frame, in hundredths",
 }
-DETECTIONS = {
+COCO = {
     "AP": "average precision: mean of the precision at 101 recalls, over ten IoU thresholds 0.50:0.05:0.95 and "
     "over the categories that have truth; at most 100 detections an image and category",
     "AP50, AP75": "AP at the IoU threshold 0.50 or 0.75 alone",
@@ -91,6 +87,8 @@ DETECTIONS = {
     "AR1, AR10, AR100": "average recall: the highest recall with at most 1, 10 or 100 detections an image and "
     "category, mean over IoU thresholds and categories",
     "AR_small, AR_medium, AR_large": "AR100 by area",
+}
+DETECTIONS = COCO | {
     "images, truths, detections": "what was counted; crowds are among the truths, but may be found or not",
     "AP of an image": "AP as if the image were the only one, over the categories that have truth in it; empty "
     "where it has none",
@@ -99,7 +97,7 @@ DETECTIONS = {
 }
 # Keys of definitions that stand for several scores, or for none of an evaluation's metrics.
 _EXPANDED = {
-    "coco_<name>": tuple(f"coco_{name}" for name in COCO),
+    "coco_<name>": tuple(f"coco_{name}" for name in ", ".join(COCO).split(", ")),
     "masker_<score>": (
         *("masker_jaccard", "masker_jaccard_no_background", "masker_accuracy", "masker_mad"),
         *("masker_jaccard_<map>", "masker_accuracy_<map>", "masker_mad_<map>"),
