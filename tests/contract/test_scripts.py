@@ -46,14 +46,12 @@ def test_workers_of_pools_end_with_a_killed_script() -> None:
     """Those without this initializer would wait forever for tasks, and hold their memory."""
     folders = ("src", "recipes", "benchmarks")
     texts = {path: path.read_text() for each in folders for path in (ROOT / each).rglob("*.py")}
-    pools = {
-        path: ast.unparse(node)
+    pools = [
+        (path, ast.unparse(node))
         for path, text in texts.items()
         if "ProcessPoolExecutor(" in text
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "ProcessPoolExecutor"
-    }
+    ]
     assert len(pools) == 4
-    assert [
-        path for path, call in pools.items() if not re.search("init_spawned_process|exit_with_parent", call)
-    ] == []
+    assert [path for path, call in pools if not re.search("init_spawned_process|exit_with_parent", call)] == []
