@@ -20,18 +20,9 @@ from maskcast.registry.forecast_models import PipelineOutput
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import atomic_output, check_deletes_none, check_replaceable
 from maskcast.serving.frame_choice import ChosenFrames, choose_frames
+from maskcast.serving.records import FORECAST, REVISION, check_only_written, is_done, write_record
 from maskcast.serving.video_writer import draw_frames, write_video
-from maskcast.serving.videos import (
-    FILES,
-    FORECAST,
-    REVISION,
-    Video,
-    check_only_written,
-    is_done,
-    video_digest,
-    written_files,
-)
-from maskcast.writing import write_json
+from maskcast.serving.videos import Video, video_digest
 
 VIDEO_FILES = ("overlay.mp4", "overlay.gif")
 
@@ -228,7 +219,7 @@ def forecast_video(
         pictures = forecast.film()
         for name in VIDEO_FILES:
             write_video(partial / name, pictures)
-        write_json(partial / FORECAST, record | {FILES: written_files(partial)})
+        write_record(partial / FORECAST, record)
     return True
 
 

@@ -25,19 +25,11 @@ from maskcast.registry.loading import LoadedMasker
 from maskcast.report.overlays import matte, overlay
 from maskcast.runner.outputs import atomic_output, check_not_exists
 from maskcast.serving.backgrounds import Background, compose
+from maskcast.serving.records import REVISION, SEGMENTED, is_done, write_record
 from maskcast.serving.video_stream import VideoStream, open_stream
 from maskcast.serving.video_writer import VideoWriter
-from maskcast.serving.videos import (
-    FILES,
-    REVISION,
-    SEGMENTED,
-    is_done,
-    photographs_in,
-    video_digest,
-    written_files,
-)
+from maskcast.serving.videos import photographs_in, video_digest
 from maskcast.stopping import add_stop_location, ctrl_c_requests_stop
-from maskcast.writing import write_json
 
 FOLDERS = {"classes": "masks", "alpha": "mattes"}  # folder of mask images, by kind of label map
 OVERLAY, COMPOSED = "overlay", "composed"  # videos for a video, folders of images for photographs
@@ -243,8 +235,7 @@ def segment_video(
             _segment_photographs(segmenter, writer, photographs)
         else:
             record |= _segment_stream(segmenter, writer, video)
-        record |= {"frames": segmenter.frames, FILES: written_files(partial)}
-        write_json(partial / SEGMENTED, record)
+        write_record(partial / SEGMENTED, record | {"frames": segmenter.frames})
     return segmenter
 
 
