@@ -3,7 +3,6 @@
 On SIGTERM, SIGUSR1 or at its time limit, a training first completes its step and writes a checkpoint.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -11,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import wait
 from typing import Any
 
 from maskcast.redaction import redacted
@@ -160,6 +158,9 @@ def exit_with_parent() -> None:
 
     The workers of a pool would wait forever for the tasks of a killed parent.
     """
+    import multiprocessing
+    from multiprocessing.connection import wait  # slow imports, which commands would pay for
+
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Set
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,18 @@ def test_one_planted_import_breaks_the_check(copy: Path, where: str, line: str, 
     assert code == 1 and broken in said, said
 
 
-def imported(code: str) -> set[str]:
-    """Returns which heavy packages a process has imported after running ``code``."""
+def imported(code: str, packages: Set[str] = HEAVY) -> set[str]:
+    """Returns which of some packages a process has imported after running ``code``."""
     code += "\nimport sys\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return HEAVY.intersection(done.stdout.splitlines()[-1].split())
+    return packages & {*done.stdout.splitlines()[-1].split()}
+
+
+def test_the_command_line_starts_without_what_only_pools_of_processes_need() -> None:
+    help_of_all = "import contextlib\nfrom maskcast.__main__ import main\n"
+    help_of_all += "with contextlib.suppress(SystemExit):\n    main(['--help'])"
+    assert not imported(help_of_all, {"multiprocessing"})
 
 
 @pytest.mark.parametrize("stage", stage_names())
