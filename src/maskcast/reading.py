@@ -226,8 +226,9 @@ def pluralize(number: int, what: str, does: str = "", do: str = "", *, commas: b
 
 def format_bytes(count: int) -> str:
     """Returns a size in words, with one decimal: `1.8 GB`, `12.5 MB`, `0.3 kB`."""
-    unit, name = next((one for one in ((1e9, "GB"), (1e5, "MB")) if count >= one[0]), (1e3, "kB"))
-    return f"{count / (1e6 if name == 'MB' else unit):.1f} {name}"
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def short_repr(value: Any) -> str:
