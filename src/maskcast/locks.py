@@ -14,7 +14,7 @@ from pathlib import Path
 
 from maskcast.errors import MaskcastError
 from maskcast.stopping import raise_on_signals
-from maskcast.writing import sync
+from maskcast.writing import replace_synced
 
 SUFFIX = ".partial.lock"
 NO_LOCK_ERRNOS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without locks
@@ -90,8 +90,7 @@ def temporary_change(path: Path) -> Iterator[str]:
             )
         partial = kept.with_name(kept.name + ".partial")
         shutil.copyfile(path, partial)
-        sync(partial)
-        partial.rename(kept)
+        replace_synced(partial, kept)
         try:
             yield path.read_text(encoding="utf-8")
         finally:

@@ -30,6 +30,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
 
 
+def replace_synced(partial: Path, path: Path) -> None:
+    """Moves a complete file to its path, in place of an older one, once its content is on the disk."""
+    sync(partial)
+    partial.replace(path)
+
+
 def sync_file_systems(*paths: Path) -> None:
     """Waits until all that was written to the file systems of some paths is on their disks.
 
@@ -54,8 +60,7 @@ def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")  # a name of its own for each writer
     try:
         partial.write_text(text, encoding="utf-8")
-        sync(partial)
-        partial.replace(path)
+        replace_synced(partial, path)
         sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)

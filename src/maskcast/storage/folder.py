@@ -10,7 +10,7 @@ from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.storage.transfer import Item, Transfer, num_pieces
-from maskcast.writing import sync
+from maskcast.writing import replace_synced
 
 
 class Folder:
@@ -54,8 +54,7 @@ class Folder:
         """Writes a small file atomically."""
         part = self._part(name)
         part.write_bytes(content)
-        sync(part)
-        part.replace(self._path / name)
+        replace_synced(part, self._path / name)
 
     def remove(self, name: str) -> None:
         """Removes a file, if it exists."""
@@ -73,8 +72,7 @@ class Folder:
         if not target.is_file() or sha256_of(target) != sha256:
             part = self._part(item.name)
             shutil.copyfile(item.source, part)
-            sync(part)
-            part.replace(target)
+            replace_synced(part, target)
         transfer.moved(num_pieces(item.size))
 
     def forget(self, names: Set[str]) -> None:

@@ -30,7 +30,7 @@ from maskcast.progress import say
 from maskcast.storage.folder import Folder
 from maskcast.storage.s3 import open_bucket
 from maskcast.storage.transfer import Item, Store, Transfer, num_pieces
-from maskcast.writing import sync
+from maskcast.writing import replace_synced
 
 MANIFEST = "SHA256SUMS"
 INCOMPLETE = "SHA256SUMS.incomplete"  # the new manifest, from which the next run resumes
@@ -78,8 +78,7 @@ def fetch(uri: str, destination: Path) -> list[Path]:
                     f"{uri}: {item.name!r} does not match its size or checksum; fetch it again or store it again"
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
-            sync(part)  # else a fetch that a power loss interrupts would skip zeros of the right size
-            part.replace(target)
+            replace_synced(part, target)  # else a fetch after a power loss could skip zeros of the right size
 
         jobs = [partial(fetch_file, item) for item in items]
         transfer.run(jobs, f"fetching {uri} (8 MiB pieces)", _pieces(items))

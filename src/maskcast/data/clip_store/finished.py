@@ -9,7 +9,7 @@ from typing import Any
 
 from maskcast.data.clip_store.compression import CompressedLayer
 from maskcast.reading import parsing, read_file
-from maskcast.writing import sync
+from maskcast.writing import replace_synced
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ class FinishedClips:
         data = b"".join(chunk for given in layers.values() for layer in given.values() for chunk in layer.chunks)
         partial = self._path(index).with_suffix(".partial")
         partial.write_bytes(json.dumps(head | {"meta": clip.meta}).encode() + b"\n" + data)
-        sync(partial)
-        partial.replace(self._path(index))
+        replace_synced(partial, self._path(index))
 
     def load(self, index: int) -> FinishedClip:
         """Returns a clip as it was saved.
