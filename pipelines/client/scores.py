@@ -9,6 +9,7 @@ from maskcast.diagnostics.mlflow_api import MlflowApi
 from maskcast.errors import MaskcastError
 from maskcast.reading import parsing
 from maskcast.runner.mlflow_run import EXPERIMENT
+from maskcast.runner.mlflow_uri import is_server
 
 EVERY_S = 15.0
 
@@ -28,7 +29,7 @@ class Scores:
 
     def by_stage(self) -> dict[str, str]:
         """Returns a short text per stage, e.g. ``step 80, val/jaccard 0.512``; queries at most every 15 s."""
-        if self._uri.startswith(("http://", "https://")) and time.monotonic() - self._queried_at >= EVERY_S:
+        if is_server(self._uri) and time.monotonic() - self._queried_at >= EVERY_S:
             self._queried_at = time.monotonic()
             # On errors the last result is kept.
             with suppress(MaskcastError), parsing(self._uri, "an answer of MLflow", "fix MLFLOW_TRACKING_URI"):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from maskcast.diagnostics import tracking
 from maskcast.diagnostics.checks import CheckResult, NotCheckedError
-from maskcast.runner.mlflow_uri import TRACKING_URI
+from maskcast.runner.mlflow_uri import TRACKING_URI, is_server
 from pipelines.client.checks import Subject
 from pipelines.client.checks.pod_environment import require_reachable
 
@@ -21,6 +21,6 @@ def mlflow(subject: Subject) -> Iterator[CheckResult]:
         return
     require_reachable(TRACKING_URI)
     uri = os.environ.get(TRACKING_URI, "")
-    if not uri.startswith(("http://", "https://")):
+    if not is_server(uri):
         raise NotCheckedError(f"{uri or TRACKING_URI}: only http:// and https:// can be checked from here")
     yield from tracking.mlflow()

@@ -13,14 +13,14 @@ from maskcast.reading import parsing
 from maskcast.runner.mlflow_client import check_database, new_client
 from maskcast.runner.mlflow_errors import check_server_version, convert_mlflow_errors
 from maskcast.runner.mlflow_run import EXPERIMENT
-from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, redacted_uri, tracking_uri
+from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, is_server, redacted_uri, tracking_uri
 from maskcast.storage.s3 import open_bucket
 
 
 def mlflow() -> Iterator[CheckResult]:
     """Yields a row on MLflow: a server stores a test run, which is deleted; a database opens and is writable."""
     uri = tracking_uri()
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         yield CheckResult(
             "MLflow", "ok", f"{redacted_uri()}: version {check_run_storage(uri)}, stores runs and their files"
         )

@@ -18,7 +18,14 @@ from maskcast.progress import log_if_slow
 from maskcast.redaction import redacted
 from maskcast.runner.mlflow_errors import check_server_version, convert_mlflow_errors
 from maskcast.runner.mlflow_moved import update_locations
-from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, redacted_uri, sqlite_uri, tracking_uri
+from maskcast.runner.mlflow_uri import (
+    TRACKING_URI,
+    database_file,
+    is_server,
+    redacted_uri,
+    sqlite_uri,
+    tracking_uri,
+)
 from maskcast.runner.outputs import partial_path, remove
 
 SQLITE = b"SQLite format 3\0"  # header of a database file
@@ -43,7 +50,7 @@ def new_client(*, read_only: bool = False) -> Any:
         import mlflow
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # else one line per table of a new database
-        if uri.startswith(("http://", "https://")):
+        if is_server(uri):
             _check_server(uri)
         path = database_file(uri)
         if path is not None and not read_only and _is_empty(path):

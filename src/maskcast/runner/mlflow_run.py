@@ -19,7 +19,14 @@ from maskcast.progress import say
 from maskcast.redaction import redacted
 from maskcast.runner.mlflow_errors import is_not_found
 from maskcast.runner.mlflow_moved import artifact_location
-from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, env_value, redacted_uri, tracking_uri
+from maskcast.runner.mlflow_uri import (
+    TRACKING_URI,
+    database_file,
+    env_value,
+    is_server,
+    redacted_uri,
+    tracking_uri,
+)
 from maskcast.runner.provenance import ERROR, Origin
 from maskcast.writing import write_atomically
 
@@ -47,9 +54,9 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
 
     run_id, name = env_value("MLFLOW_RUN_ID"), env_value("MLFLOW_EXPERIMENT_NAME")
     external = None if run_id is None else _external_run(client, run_id)
-    experiment = _experiment(client, name) if external is None else external.info.experiment_id
+    experiment = _experiment(client, name) if external is None else _experiment_of(client, external)
     _check_folder(client, experiment)
-    resumed = _resumable_run(client, experiment, origin, key_file)
+    resumed = _resumable_run(client, experiment.experiment_id, origin, key_file)
     if resumed is not None:
         client.update_run(resumed.info.run_id, status="RUNNING")
         if ERROR in resumed.data.tags:
@@ -70,13 +77,13 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
     key_file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(key_file, key)
     tags = {**origin.run_only_tags, KEY: key} | ({PARENT: parent} if parent else {})
-    created = client.create_run(experiment, run_name=origin.title, tags=tags)
+    created = client.create_run(experiment.experiment_id, run_name=origin.title, tags=tags)
     _log_missing(client, created, origin)
     return str(created.info.run_id)
 
 
-def _check_folder(client: Any, experiment_id: str) -> None:
-    """Checks that the folder where a server has the files of runs is the same folder here, if it is one.
+def _check_folder(client: Any, experiment: Any) -> None:
+    """Checks that the folder where a server has an experiment's files is the same folder here, if it is one.
 
     Clients write to it directly. It is another one if the server has files of the last finished runs and none is
     here, or if not even the folder around it exists.
@@ -84,13 +91,13 @@ def _check_folder(client: Any, experiment_id: str) -> None:
     Raises:
         MaskcastError: it is another folder.
     """
-    if not tracking_uri().startswith(("http://", "https://")):
+    if not is_server(tracking_uri()):
         return
-    location = urlsplit(client.get_experiment(experiment_id).artifact_location)
+    location = urlsplit(experiment.artifact_location)
     if location.scheme not in ("", "file"):
         return
     folder = Path(unquote(location.path))
-    finished = client.search_runs([experiment_id], "attributes.status = 'FINISHED'", max_results=20)
+    finished = client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'", max_results=20)
     ids = [run.info.run_id for run in finished]
     is_here = any((folder / run_id).is_dir() for run_id in ids)
     if not is_here and (not folder.parent.is_dir() or any(map(_server_has_files, ids))):
@@ -155,7 +162,7 @@ def _dataset(name: str, path: Path, origin: Origin) -> Any:
 
 
 def _external_run(client: Any, run_id: str) -> Any:
-    """Returns the run of ``MLFLOW_RUN_ID``; warns if other variables name another experiment."""
+    """Returns the run of ``MLFLOW_RUN_ID``."""
     try:
         run = client.get_run(run_id)
     except Exception as error:
@@ -166,6 +173,11 @@ def _external_run(client: Any, run_id: str) -> Any:
         raise MaskcastError(
             f"MLFLOW_RUN_ID {run_id}: run not found on {redacted_uri()}; unset it or fix {TRACKING_URI}"
         )
+    return run
+
+
+def _experiment_of(client: Any, run: Any) -> Any:
+    """Returns the experiment of the run of ``MLFLOW_RUN_ID``; warns if other variables name another one."""
     experiment = client.get_experiment(run.info.experiment_id)
     for variable, actual in (
         ("MLFLOW_EXPERIMENT_ID", experiment.experiment_id),
@@ -173,14 +185,14 @@ def _external_run(client: Any, run_id: str) -> Any:
     ):
         if env_value(variable) not in (None, str(actual)):
             say(
-                f"tracking: {variable} {env_value(variable)} is ignored: MLFLOW_RUN_ID {run_id} is a run of "
-                f"experiment {experiment.name!r} ({experiment.experiment_id})"
+                f"tracking: {variable} {env_value(variable)} is ignored: MLFLOW_RUN_ID {run.info.run_id} "
+                f"is a run of experiment {experiment.name!r} ({experiment.experiment_id})"
             )
-    return run
+    return experiment
 
 
-def _experiment(client: Any, name: str | None) -> str:
-    """Returns the id of the experiment for a new run, and creates the experiment if necessary."""
+def _experiment(client: Any, name: str | None) -> Any:
+    """Returns the experiment for a new run, which is created if necessary."""
     experiment_id = env_value("MLFLOW_EXPERIMENT_ID")
     if experiment_id is not None:
         try:
@@ -204,7 +216,7 @@ def _experiment(client: Any, name: str | None) -> str:
             f"{redacted_uri()}: experiment {experiment.name!r} is deleted; restore it (`mlflow experiments "
             f"restore --experiment-id {experiment.experiment_id}`), or set MLFLOW_EXPERIMENT_NAME to another name"
         )
-    return str(experiment.experiment_id)
+    return experiment
 
 
 def _experiment_by_name(client: Any, name: str) -> Any:

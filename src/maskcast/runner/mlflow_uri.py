@@ -44,6 +44,11 @@ def tracking_uri() -> str:
     return uri
 
 
+def is_server(uri: str) -> bool:
+    """Whether an address is that of an MLflow server, not of a database."""
+    return uri.startswith(("http://", "https://"))
+
+
 def redacted_uri() -> str:
     """Returns the address without a user name and password."""
     return redacted(tracking_uri())
