@@ -136,9 +136,10 @@ def _inspect_groups(
         )
     if videos and not frames and guess.masks is None:
         return inspect_videos(raw)
+    known = _known_paths(raw, frames, videos)
     if guess.masks is None:
-        guess = widen_frames(raw, guess, _known_paths(raw, frames, videos))
-    found = _inspect_best_guess(raw, guess, frames, masks, _known_paths(raw, frames, videos))
+        guess = widen_frames(raw, guess, known)
+    found = _inspect_best_guess(raw, guess, frames, masks, known)
     _warn_unmatched_images(raw, found, [*frames, *masks])
     return _warn_unmatched_videos(raw, found, frames, videos)
 

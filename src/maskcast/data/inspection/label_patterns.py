@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, combinations, groupby, takewhile
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.official_splits import split_of_name
 from maskcast.data.sources.label_lists import match_label_files
-from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences
+from maskcast.data.sources.patterns import CLIP, FRAME, SequencePaths, find_sequences
 from maskcast.errors import MaskcastError
 
 _ROBOFLOW = re.compile(r"(.+?)(?:([_-])([A-Z]*\d+))?_(jpe?g|png)\.rf\..+", re.IGNORECASE)
@@ -84,13 +84,15 @@ def wider_patterns(raw: Path, images: str) -> Iterator[str]:
         most = len(find_sequences(raw, images))
     for places in chain.from_iterable(combinations(folders[::-1], 1 + more) for more in range(len(folders))):
         with suppress(MaskcastError):
-            wide = widened(raw, images, places)
-            if len(find_sequences(raw, wide)) > most:
+            wide, sequences = widened(raw, images, places)
+            if len(sequences) > most:
                 yield wide
 
 
-def widened(raw: Path, pattern: str, places: Collection[int]) -> str:
+def widened(raw: Path, pattern: str, places: Collection[int]) -> tuple[str, Mapping[str, SequencePaths]]:
     """Returns a pattern with `*` for some folders, or with `{clip}` where names of sequences would be the same.
+
+    With it come the sequences that it finds.
 
     Args:
         raw: folder of the data.
@@ -102,12 +104,13 @@ def widened(raw: Path, pattern: str, places: Collection[int]) -> str:
     """
     wide, deep = (with_folders(pattern, places, other) for other in ("*", CLIP))
     if CLIP not in pattern:
-        return wide
-    sequences = find_sequences(raw, deep)
+        return wide, find_sequences(raw, wide)
+    of_deep = find_sequences(raw, deep)
     with suppress(MaskcastError):
-        if len(find_sequences(raw, wide)) == len(sequences):
-            return wide
-    return deep
+        of_wide = find_sequences(raw, wide)
+        if len(of_wide) == len(of_deep):
+            return wide, of_wide
+    return deep, of_deep
 
 
 def with_folders(pattern: str, places: Collection[int], other: str) -> str:

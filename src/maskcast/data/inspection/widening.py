@@ -1,7 +1,7 @@
 """Widens patterns of one folder to all similar folders: of splits, of places, of several sequences each."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -117,7 +117,7 @@ def widen(raw: Path, guess: Guess) -> Guess:
     return max((guess, *alone), key=lambda one: _num_paired(raw, one)) if alone else guess
 
 
-def widen_levels(raw: Path, guess: Guess, known: Collection[Path]) -> Guess:
+def widen_levels(raw: Path, guess: Guess, known: set[Path]) -> Guess:
     """Returns patterns for folders on several levels, such as those of cameras in those of scenes.
 
     A folder of both patterns, e.g. `camera`, is widened to those beside it if their sequences are others: `{clip}`
@@ -136,13 +136,13 @@ def widen_levels(raw: Path, guess: Guess, known: Collection[Path]) -> Guess:
         if {*"{*"} & {*part} or CLIP not in guess.images or len(ours) != 1 or len(theirs) != 1:
             continue
         with suppress(MaskcastError):
-            images = widened(raw, guess.images, ours)
+            images, wide = widened(raw, guess.images, ours)
             if images.count(CLIP) == guess.images.count(CLIP) and part in fixed_folder(guess.images).split("/"):
                 continue  # `widen` decides on these
             masks = with_folders(str(guess.masks), theirs, images.split("/")[ours[0]])
             find_sequences(raw, masks)  # fails where two masks would have the same name
-            wide, narrow = find_sequences(raw, images), find_sequences(raw, guess.images)
-            if len(wide) > len(narrow) and {*_paths(wide)} <= {*known} and not _has_copies(wide):
+            more = len(wide) > len(find_sequences(raw, guess.images))
+            if more and known.issuperset(_paths(wide)) and not _has_copies(wide):
                 guess = replace(guess, images=images, masks=masks)
     return guess
 
@@ -176,7 +176,7 @@ def _first_frame(files: SequencePaths) -> np.ndarray:
     return read_image(image_files(files)[0]) if files.is_dir() else read_video(files, [0])[0]
 
 
-def widen_frames(raw: Path, guess: Guess, known: Collection[Path]) -> Guess:
+def widen_frames(raw: Path, guess: Guess, known: set[Path]) -> Guess:
     """Returns the pattern of frames, without masks, that finds most sequences, all of them known.
 
     Args:
@@ -187,7 +187,7 @@ def widen_frames(raw: Path, guess: Guess, known: Collection[Path]) -> Guess:
     found = find_sequences(raw, guess.images)
     for images in wider_patterns(raw, guess.images):
         more = find_sequences(raw, images)
-        if len(more) > len(found) and {*_paths(more)} <= {*known} and not _has_copies(more):
+        if len(more) > len(found) and known.issuperset(_paths(more)) and not _has_copies(more):
             guess, found = replace(guess, images=images), more
     return guess
 
