@@ -1,7 +1,8 @@
 """Proposes sequences for training and validation."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,11 @@ def propose_splits(
         MaskcastError: if the labelled sequences are too short for a forecast, or too few frames have masks.
     """
     official = OfficialSplits(raw, footage, files)
-    scenes = _video_of_each(raw, footage, list(found.sequences))
+    scene_of = partial(_video_of, raw, footage)
     if found.photographs:
         named, origin, checks = official.of(sorted(found.labelled, key=natural_sort_key))
         found.warnings += checks
-        _split_photographs(found, named, origin, _unlabelled_splits(found, official), scenes)
+        _split_photographs(found, named, origin, _unlabelled_splits(found, official), scene_of)
         return
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
     alone = next(iter(found.labelled)) if len(found.labelled) == 1 else None
@@ -67,11 +68,11 @@ def propose_splits(
         (name for name, length in lengths.items() if length >= found.frames), key=natural_sort_key
     )
     if alone is not None:
-        without = _hide_scenes(without, {"val": (alone,)}, scenes)
+        without = _hide_scenes(without, {"val": (alone,)}, scene_of)
         _split_by_time(raw, found, alone, marked[alone], without)
     else:
         if not set(named.get("val", ())) & set(long_enough):
-            named, origin = _add_val(found, named, origin, {name: scenes[name] for name in long_enough})
+            named, origin = _add_val(found, named, origin, {name: scene_of(name) for name in long_enough})
             if scene := next(filter(SCENE.fullmatch, str(found.source.get("images")).split("/")), None):
                 found.warnings.append(
                     f"all sequences are in {scene}: if they show one scene, scores on val say little about others"
@@ -81,7 +82,7 @@ def propose_splits(
                     f"sequences are named after cameras ({', '.join(long_enough[:2])}): if they show one scene, "
                     "set split_by: time and splits: {val: 0.2}"
                 )
-        without = _hide_scenes(without, named, scenes)
+        without = _hide_scenes(without, named, scene_of)
         found.source["splits"] = named | without
         found.reasons["splits"] = f"val: {origin}; the rest is train"
         clips = sum(len(run) // found.frames for name in long_enough for run in found.runs(name))
@@ -103,12 +104,13 @@ def _unlabelled_splits(found: Findings, official: OfficialSplits) -> dict[str, t
 
 
 def _hide_scenes(
-    without: Mapping[str, tuple[str, ...]], named: Mapping[str, Sequence[str]], scenes: Mapping[str, str]
+    without: Mapping[str, tuple[str, ...]], named: Mapping[str, Sequence[str]], scene_of: Callable[[str], str]
 ) -> dict[str, tuple[str, ...]]:
     """Returns the splits of sequences without masks; cameras of a scene that is scored on become `hidden`."""
-    scored = {scenes[name] for members in named.values() for name in members}
     unlabelled = without.get("unlabeled", ())
-    hidden = {name for name in unlabelled if "/" in name and scenes[name] in scored}
+    cameras = [name for name in unlabelled if "/" in name]
+    scored = {scene_of(name) for members in named.values() for name in members} if cameras else set()
+    hidden = {name for name in cameras if scene_of(name) in scored}
     splits = {
         "unlabeled": tuple(name for name in unlabelled if name not in hidden),
         "hidden": (*without.get("hidden", ()), *(name for name in unlabelled if name in hidden)),
@@ -232,28 +234,24 @@ def _drawn_shares(count: int, test: Collection[str]) -> Splits:
     return drawn if test or count < MIN_FOR_TEST else {**drawn, "test": TEST_SHARE}
 
 
-def _video_of_each(raw: Path, footage: Mapping[str, SequenceFiles], names: Sequence[str]) -> dict[str, str]:
-    """Returns the video or scene of each sequence: the folder or the video that it is called after, else itself.
+def _video_of(raw: Path, footage: Mapping[str, SequenceFiles], name: str) -> str:
+    """Returns the video or scene of a sequence: the folder or the video that it is called after, else itself.
 
     `video01_00080` is called after `video01`. In names of several folders, such as of cameras in those of scenes,
     it is the first one that is called as a scene is, else the first one that is not called as a camera is, with
     those that are called as splits are.
     """
-    found = {}
-    for name in names:
-        parts = name.split("/")
-        if len(parts) > 1:
-            others = [part for part in parts if split_of_name(part) is None] or parts
-            no_cameras = [part for part in others if not CAMERA.fullmatch(part)] or others
-            scene = next(filter(SCENE.fullmatch, others), no_cameras[0])
-            found[name] = "/".join([*(part for part in parts if part not in others), scene])
-            continue
-        images = footage[name].images
-        first = (images if isinstance(images, Path) else images[0]).relative_to(raw)
-        above = (folder.name for folder in first.parents if re.match(re.escape(folder.name) + r"[-_. ]", name))
-        prefix = re.match(rf"{SCENE.pattern}(?=[-_. ])", name, re.IGNORECASE)
-        found[name] = next(filter(None, above), prefix[0] if prefix else name)
-    return found
+    parts = name.split("/")
+    if len(parts) > 1:
+        others = [part for part in parts if split_of_name(part) is None] or parts
+        no_cameras = [part for part in others if not CAMERA.fullmatch(part)] or others
+        scene = next(filter(SCENE.fullmatch, others), no_cameras[0])
+        return "/".join([*(part for part in parts if part not in others), scene])
+    images = footage[name].images
+    first = (images if isinstance(images, Path) else images[0]).relative_to(raw)
+    above = (folder.name for folder in first.parents if re.match(re.escape(folder.name) + r"[-_. ]", name))
+    prefix = re.match(rf"{SCENE.pattern}(?=[-_. ])", name, re.IGNORECASE)
+    return next(filter(None, above), prefix[0] if prefix else name)
 
 
 def _split_photographs(
@@ -261,7 +259,7 @@ def _split_photographs(
     named: dict[str, tuple[str, ...]],
     origin: str,
     without: Mapping[str, tuple[str, ...]],
-    scenes: Mapping[str, str],
+    scene_of: Callable[[str], str],
 ) -> None:
     """Makes each image a clip and draws validation images; of images in folders, the last of each folder."""
     found.source |= {"frames": 1, "window_step": 1}
@@ -292,7 +290,7 @@ def _split_photographs(
         splits["val"] = VAL_SHARE
         scored["val"] = tuple(found.labelled)
         found.reasons["splits"] = f"val: the last {VAL_SHARE:.0%} of each labelled folder; the rest is train"
-    without = _hide_scenes(without, scored, scenes)
+    without = _hide_scenes(without, scored, scene_of)
     found.reasons["splits"] += _unlabelled_text(without)
     found.source["splits"] = {**splits, **without}
 
