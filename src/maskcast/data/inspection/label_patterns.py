@@ -8,7 +8,7 @@ from itertools import chain, combinations, groupby, takewhile
 from pathlib import Path
 
 from maskcast.data.inspection.image_groups import ImageGroup
-from maskcast.data.inspection.official_splits import split_of_name
+from maskcast.data.inspection.split_lists import split_of_name
 from maskcast.data.sources.label_lists import match_label_files
 from maskcast.data.sources.patterns import CLIP, FRAME, SequencePaths, find_sequences
 from maskcast.errors import MaskcastError

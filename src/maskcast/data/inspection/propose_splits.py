@@ -10,7 +10,8 @@ from typing import Any
 from maskcast.data.inspection.clip_length import max_context, possible_cuts, set_clip_length
 from maskcast.data.inspection.families import CAMERA, SCENE
 from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
-from maskcast.data.inspection.official_splits import OfficialSplits, split_of_name
+from maskcast.data.inspection.official_splits import OfficialSplits
+from maskcast.data.inspection.split_lists import split_of_name
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError

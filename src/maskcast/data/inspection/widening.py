@@ -13,8 +13,8 @@ from maskcast.data.images import image_files, read_image
 from maskcast.data.inspection.guess_patterns import SEQUENCE_AND_FRAME, Guess
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.label_patterns import across_splits, widened, wider_patterns, with_folders
-from maskcast.data.inspection.official_splits import split_of_name
 from maskcast.data.inspection.photographs import STATIC, difference, thumbnail
+from maskcast.data.inspection.split_lists import split_of_name
 from maskcast.data.sources.patterns import CLIP, FRAME, SequencePaths, find_sequences, fixed_folder
 from maskcast.data.video_files.frames import read_video
 from maskcast.errors import MaskcastError
