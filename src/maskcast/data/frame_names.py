@@ -99,15 +99,20 @@ def find_same_number(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+def folded(name: str) -> str:
+    """Returns a text that is equal for names which differ only in case or Unicode form."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
 @lru_cache(maxsize=1 << 16)  # sequences share the names of their frames, and lines of lists their folders
 def name_key(name: str) -> NameKey:
     """Returns a key that is equal for names which differ only in case, leading zeros or Unicode form."""
-    return tuple(natural_sort_key(unicodedata.normalize("NFC", name).lower()))
+    return tuple(natural_sort_key(folded(name)))
 
 
 def _letters_of(name: str) -> str:
     """Returns a text that is equal for names with one `name_key`, and for others that differ in numbers."""
-    return _DIGITS.sub("", unicodedata.normalize("NFC", name).lower())
+    return _DIGITS.sub("", folded(name))
 
 
 class NameIndex:

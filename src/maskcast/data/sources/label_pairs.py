@@ -7,7 +7,6 @@ number: the video is the one that the label file or its path names, else the onl
 """
 
 import re
-import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from maskcast.data.frame_names import folded
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.labelling.formats.base import ImportedFrame, LabelFormat
 from maskcast.data.labelling.formats.names import UPLOADED, VIDEO_FRAME
@@ -102,15 +102,15 @@ class _ImageIndex:
 
     def __init__(self, raw: Path, footage: Mapping[str, SequenceFiles], folder: str) -> None:
         self._raw, self._footage = raw, footage
-        self._folder = PurePosixPath(_normalized(folder)).parts[::-1]
+        self._folder = PurePosixPath(folded(folder)).parts[::-1]
         self._sequences: dict[str, list[str]] = defaultdict(list)
         # Those in folders, by the last part of their names
         self._in_folders: dict[str, list[tuple[set[str], str]]] = defaultdict(list)
         self._of_video: set[str] = set()  # sequences whose images have the names that CVAT gives to video frames
         self._doubtful: dict[str, list[str]] = {}  # sequences whose images sort differently by name and by number
         for name, found in footage.items():
-            self._sequences[_normalized(name)].append(name)
-            if len(parts := _normalized(name).split("/")) > 1:
+            self._sequences[folded(name)].append(name)
+            if len(parts := folded(name).split("/")) > 1:
                 self._in_folders[parts[-1]].append(({*parts}, name))
             if isinstance(found.images, Path):
                 continue
@@ -131,7 +131,7 @@ class _ImageIndex:
         if not frame.ordered and (match := self._named(frame, path_parts)) is not None:
             return match
         for clip, k in frame.frame_ids:
-            name = next(reversed(self._sequences.get(_normalized(clip), ())), None)
+            name = next(reversed(self._sequences.get(folded(clip), ())), None)
             if name is not None and (frame.ordered or isinstance(self._footage[name].images, Path)):
                 return self._at(name, k, frame)
         if frame.ordered and (match := self._named(frame, path_parts)) is not None:
@@ -226,11 +226,7 @@ def _between(images: Sequence[_Image], first: Parts, end: Parts) -> Sequence[_Im
 def _parts(path: str) -> Parts:
     """Returns the parts of a path in lower case and one Unicode form, without the ending of an image or label."""
     path = path.rpartition("?d=")[2].replace("\\", "/")  # the form in which Label Studio refers to local files
-    found = [part for part in PurePosixPath(_normalized(path)).parts if part not in ("/", "..")]
+    found = [part for part in PurePosixPath(folded(path)).parts if part not in ("/", "..")]
     if found and PurePosixPath(found[-1]).suffix in {*IMAGE_SUFFIXES, ".json", ".xml"}:
         found[-1] = PurePosixPath(found[-1]).stem
     return tuple(found)
-
-
-def _normalized(text: str) -> str:
-    return unicodedata.normalize("NFC", text).lower()
