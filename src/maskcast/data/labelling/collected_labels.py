@@ -13,8 +13,8 @@ import zstandard
 
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.images import resize_masks
-from maskcast.data.labelling.formats.base import MAX_INSTANCE_ID, FrameId, ImportedFrame, Size, instance_ids
+from maskcast.data.images import Size, resize_masks
+from maskcast.data.labelling.formats.base import MAX_INSTANCE_ID, FrameId, ImportedFrame, instance_ids
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.relabelling import NewLabels
 from maskcast.errors import MaskcastError

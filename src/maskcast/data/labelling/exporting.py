@@ -15,8 +15,8 @@ import numpy as np
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
-from maskcast.data.images import resize_masks, write_image
-from maskcast.data.labelling.formats.base import IGNORED, Export, FrameId, LabelFormat, Region, Size
+from maskcast.data.images import Size, resize_masks, write_image
+from maskcast.data.labelling.formats.base import IGNORED, Export, FrameId, LabelFormat, Region
 from maskcast.data.labelling.formats.names import frame_name
 from maskcast.data.labelling.video_frames import VideoFrames
 from maskcast.errors import MaskcastError

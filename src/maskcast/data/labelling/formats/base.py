@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from maskcast.data.images import numeric_sort
+from maskcast.data.images import Size, numeric_sort
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import MAX_SIDE
@@ -23,7 +23,6 @@ from maskcast.labels import MAX_SIDE
 IGNORED = "ignore"  # class name of pixels without label
 MAX_INSTANCE_ID = (1 << 16) - 1
 Empty = Literal["background", "unlabelled"]  # what a frame is that is listed without any region
-Size = tuple[int, int]  # height, width
 FrameId = tuple[str, int]  # clip and frame index from 0: of a clip of the store, or of its video
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from maskcast.data.labelling.formats.base import Size
+from maskcast.data.images import Size
 from maskcast.errors import MaskcastError
 
 LENGTH_BITS = (3, 4, 8, 16)

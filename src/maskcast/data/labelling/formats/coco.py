@@ -17,6 +17,7 @@ from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco.masks import compressed_masks
 from maskcast.data.coco.records import Records, category_names, name_forms, parse_lists
+from maskcast.data.images import Size
 from maskcast.data.labelling.formats.base import (
     ClassList,
     Export,
@@ -24,7 +25,6 @@ from maskcast.data.labelling.formats.base import (
     ImportedFrame,
     LabelFormat,
     Region,
-    Size,
     checked_size,
 )
 from maskcast.data.labelling.formats.coco_panoptic import is_panoptic, panoptic_frames

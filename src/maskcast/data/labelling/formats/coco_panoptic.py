@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from maskcast.data.coco.records import Records, category_names
-from maskcast.data.labelling.formats.base import IGNORED, ClassList, ImportedFrame, Region, Size, checked_size
+from maskcast.data.images import Size
+from maskcast.data.labelling.formats.base import IGNORED, ClassList, ImportedFrame, Region, checked_size
 from maskcast.data.labelling.formats.names import frame_ids_of
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError

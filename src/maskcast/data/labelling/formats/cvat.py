@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from maskcast.data.images import Size
 from maskcast.data.labelling.formats.base import (
     ClassList,
     Export,
@@ -20,7 +21,6 @@ from maskcast.data.labelling.formats.base import (
     ImportedFrame,
     LabelFormat,
     Region,
-    Size,
     checked_size,
 )
 from maskcast.data.labelling.formats.cvat_shapes import OBJECT, SCORE, Shape, is_small_number

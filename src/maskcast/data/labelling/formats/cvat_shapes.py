@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskcast.data.labelling.formats.base import Region, Size
+from maskcast.data.images import Size
+from maskcast.data.labelling.formats.base import Region
 from maskcast.data.labelling.formats.shapes import ellipse, polygon, rectangle
 from maskcast.errors import MaskcastError
 

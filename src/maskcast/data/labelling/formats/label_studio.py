@@ -17,16 +17,8 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from maskcast.data.coco.records import Records
-from maskcast.data.images import IMAGE_SUFFIXES
-from maskcast.data.labelling.formats.base import (
-    Export,
-    FrameId,
-    ImportedFrame,
-    LabelFormat,
-    Region,
-    Size,
-    checked_size,
-)
+from maskcast.data.images import IMAGE_SUFFIXES, Size
+from maskcast.data.labelling.formats.base import Export, FrameId, ImportedFrame, LabelFormat, Region, checked_size
 from maskcast.data.labelling.formats.brush import decode, encode
 from maskcast.data.labelling.formats.names import frame_ids_of, frame_name
 from maskcast.data.labelling.formats.shapes import (

@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from maskcast.data.coco.records import Records
-from maskcast.data.labelling.formats.base import Export, ImportedFrame, LabelFormat, Region, Size, checked_size
+from maskcast.data.images import Size
+from maskcast.data.labelling.formats.base import Export, ImportedFrame, LabelFormat, Region, checked_size
 from maskcast.data.labelling.formats.names import frame_ids_of, frame_name
 from maskcast.data.labelling.formats.shapes import decode_base64_image, ellipse, polygon, rectangle
 from maskcast.errors import MaskcastError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.images import write_image
+from maskcast.data.images import Size, write_image
 from maskcast.data.labelling.formats.base import (
     IGNORED,
     Export,
@@ -20,7 +20,6 @@ from maskcast.data.labelling.formats.base import (
     ImportedFrame,
     LabelFormat,
     Region,
-    Size,
     checked_size,
 )
 from maskcast.data.labelling.formats.names import clip_name, frame_ids_of

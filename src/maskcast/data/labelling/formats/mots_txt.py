@@ -13,7 +13,8 @@ import numpy as np
 
 from maskcast.data.coco.masks import compressed_masks
 from maskcast.data.coco.records import Records
-from maskcast.data.labelling.formats.base import Export, ImportedFrame, Size, checked_size
+from maskcast.data.images import Size
+from maskcast.data.labelling.formats.base import Export, ImportedFrame, checked_size
 from maskcast.data.labelling.formats.coco import coco_mask, frame_of_rle
 from maskcast.data.labelling.formats.mots import (
     LABELS,

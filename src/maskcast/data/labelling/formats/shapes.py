@@ -18,7 +18,7 @@ from PIL import Image
 
 from maskcast.data.coco.masks import MAX_DISTANCE
 from maskcast.data.decoding import decode
-from maskcast.data.labelling.formats.base import Size
+from maskcast.data.images import Size
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import pluralize, short_repr
