@@ -6,7 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, util
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -60,6 +60,7 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
 @contextmanager
 def _temporary_files_in(folder: str) -> Iterator[None]:
     """A context in which this process creates temporary files in a folder, as torch removes none of its own."""
+    util.get_temp_dir()  # multiprocessing keeps the folder that it creates until this process ends
     before, tempfile.tempdir = tempfile.tempdir, folder
     try:
         yield
