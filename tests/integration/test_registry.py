@@ -31,9 +31,10 @@ from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.registry.artifact import load_artifact
+from maskcast.registry.audit_trail import decisions
 from maskcast.registry.forecast_models import PipelineModel
 from maskcast.registry.loading import load_address, pipeline_of
-from maskcast.registry.promotion import Transaction, decisions, promote, rollback
+from maskcast.registry.promotion import Transaction, promote, rollback
 from maskcast.registry.store import Registry
 from maskcast.runner.mlflow_client import new_client
 from maskcast.runner.mlflow_uri import tracking_uri

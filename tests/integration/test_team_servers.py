@@ -27,7 +27,7 @@ from tests.integration.workshop import NO_BASELINE, Workshop
 from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
 from maskcast.registry.artifact import load_artifact
-from maskcast.registry.promotion import decisions
+from maskcast.registry.audit_trail import decisions
 from maskcast.registry.store import Registry
 from maskcast.stages.register_models import RegisterModels, register_models
 

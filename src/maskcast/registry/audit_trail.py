@@ -64,12 +64,17 @@ def decisions(name: str) -> list[Decision]:
     Raises:
         MaskcastError: an entry was changed or not written by maskcast; the message names it.
     """
-    return [_decision(version) for version in Registry(trail_name(Registry(name))).versions()]
+    return decisions_of(trail_of(Registry(name)))
 
 
-def trail_name(registry: Registry) -> str:
-    """Returns the name of the registered model whose versions are the decisions about another."""
-    return registry.model_tags().get(TRAIL, f"{registry.name}-promotions")
+def trail_of(registry: Registry) -> Registry:
+    """Returns the registered model whose versions are the decisions about another."""
+    return Registry(registry.model_tags().get(TRAIL, f"{registry.name}-promotions"))
+
+
+def decisions_of(trail: Registry) -> list[Decision]:
+    """Returns the decisions of an audit trail; see ``decisions``."""
+    return [_decision(version) for version in trail.versions()]
 
 
 def is_recorded(champion: Version | None, trail: Sequence[Decision]) -> bool:

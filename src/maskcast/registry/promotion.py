@@ -11,11 +11,12 @@ import getpass
 import os
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Literal
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.registry.audit_trail import TRAIL, Decision, champion_for, decisions, is_recorded, trail_name
+from maskcast.registry.audit_trail import TRAIL, Decision, champion_for, decisions_of, is_recorded, trail_of
 from maskcast.registry.store import CANDIDATE, CHAMPION, PREVIOUS, Registry, Version
 from maskcast.runner.mlflow_errors import error_text
 
@@ -55,7 +56,7 @@ def promote(name: str, which: str, reason: str, force: bool) -> Decision:
             say(f"{name}: completed decision {completed.number} of {completed.user}; your reason was not recorded")
         return completed
     is_champion = version.number == transaction.champion
-    if is_champion and is_recorded(version, decisions(name)):
+    if is_champion and is_recorded(version, transaction.decisions()):
         raise MaskcastError(f"{name}: version {version.number} is already the champion")
     if not force:
         _check_gate(transaction.registry, version, is_champion)
@@ -99,19 +100,23 @@ class Transaction:
 
     def __init__(self, name: str) -> None:
         self.registry = Registry(name)
-        self._trail = Registry(trail_name(self.registry))
-        self.completed: Decision | None = None
-        last = next(iter(decisions(name)), None)
+        self._trail = trail_of(self.registry)
+        self.completed: Decision | None = None  # by this transaction
+        last = next(iter(self.decisions()), None)
         if last is not None and last.outcome == "open":
             if time.time() - last.created_ms / 1000 < ABANDONED_S:
                 raise MaskcastError(
                     f"{name}: conflict with a decision of {last.user} that is not complete ({last.action} version "
                     f"{last.version}); check `maskcast models list` in a minute and try again"
                 )
-            if self._settle(last.number) == "done":
-                self.completed = last
+            settled = self._settle(last.number)
+            self.completed = settled if settled.outcome == "done" else None
         self._last = last.number if last else 0
         self.champion = self.registry.aliases().get(CHAMPION, 0)  # read after the last decision: not older
+
+    def decisions(self) -> list[Decision]:
+        """Returns the decisions until now, newest first."""
+        return decisions_of(self._trail)
 
     def decide(self, action: Action, version: Version, reason: str) -> Decision:
         """Moves the aliases, unless another user has decided since the state was read.
@@ -137,7 +142,7 @@ class Transaction:
         )
         if number != self._last + 1:
             self._trail.tag(number, {"maskcast.outcome": "overtaken"})
-            first = next((each for each in decisions(name) if each.number == self._last + 1), None)
+            first = next((each for each in self.decisions() if each.number == self._last + 1), None)
             if first is None:
                 cause = f"decision {self._last + 1} was deleted from {self._trail.name}"
             else:
@@ -156,12 +161,13 @@ class Transaction:
             with suppress(Exception):  # the first error says more
                 self._settle(number)
             raise
-        if self._settle(number) != "done":
+        settled = self._settle(number)
+        if settled.outcome != "done":
             raise MaskcastError(
                 f"{name}: alias {CHAMPION} is not on version {version.number}: it was moved without maskcast; "
                 "check `maskcast models list` and try again"
             )
-        return next(each for each in decisions(name) if each.number == number)
+        return settled
 
     def _before(self, version: Version) -> int:
         """Returns the number of the champion before; 0 if there is none.
@@ -171,12 +177,12 @@ class Transaction:
         if self.champion != version.number:
             return self.champion
         others = [each for each in self.registry.versions() if each.number != version.number]
-        last = next((each for each in decisions(self.registry.name) if each.outcome == "done"), None)
+        last = next((each for each in self.decisions() if each.outcome == "done"), None)
         return next((each.number for each in others if last is not None and last.made_champion(each)), 0)
 
-    def _settle(self, number: int) -> str:
-        """Records how a decision has ended, which the champion's alias shows; returns the outcome."""
-        decision = next(each for each in decisions(self.registry.name) if each.number == number)
+    def _settle(self, number: int) -> Decision:
+        """Records how a decision has ended, which the champion's alias shows; returns the ended decision."""
+        decision = next(each for each in self.decisions() if each.number == number)
         champion = next((each for each in self.registry.versions() if CHAMPION in each.aliases), None)
         outcome = "done" if champion is not None and decision.made_champion(champion) else "abandoned"
         if champion is not None and outcome == "done" and CANDIDATE in champion.aliases:
@@ -188,7 +194,7 @@ class Transaction:
                     f"({error_text(error)}); ask an account with MANAGE to remove it"
                 )
         self._trail.tag(number, {"maskcast.outcome": outcome})
-        return outcome
+        return replace(decision, outcome=outcome)
 
 
 def _checked(reason: str) -> str:
