@@ -181,11 +181,10 @@ class _Survey:
             self._add_mask(clip.split, name, mask)
         partly = partly_labelled(self._maps, arrays.masks) if clip.kind == "labelled" else {}
         self._partly |= partly.keys()
-        height, width = frame_size(arrays)
-        distorted = abs(aspect * height - width) > 1
-        return ({LABELLED_FRAMES: partly} if partly else {}) | (
-            {"source_aspect": round(aspect, 3)} if distorted else {}
-        )
+        meta: dict[str, Any] = {LABELLED_FRAMES: partly} if partly else {}
+        if _is_distorted(aspect, *frame_size(arrays)):
+            meta["source_aspect"] = round(aspect, 3)
+        return meta
 
     def _add_mask(self, split: str, name: str, mask_THW: np.ndarray) -> None:
         seen = self._foreground.setdefault((split, name), set())
@@ -242,9 +241,14 @@ class _Survey:
             width: width of the clips.
         """
         meta: dict[str, Any] = {LABELLED_FRAMES: sorted(self._partly)} if self._partly else {}
-        if max(abs(aspect * height - width) for aspect in self._aspects) > 1:
+        if any(_is_distorted(aspect, height, width) for aspect in self._aspects):
             meta["source_aspect"] = [round(aspect, 3) for aspect in self._aspects]
         return meta
+
+
+def _is_distorted(aspect: float, height: int, width: int) -> bool:
+    """Whether frames of a size have lost the aspect of their source, by more than rounding to a pixel."""
+    return abs(aspect * height - width) > 1
 
 
 def _check_disk(clips: Path, listed: Sequence[RawClip], first: Arrays) -> None:
