@@ -260,7 +260,7 @@ def test_a_stage_whose_first_write_fails_ends_at_once(tmp_path: Path, monkeypatc
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "metrics.resume"))
 
-    monkeypatch.setattr("maskcast.runner.tracking.open_run", full)
+    monkeypatch.setattr("maskcast.runner.mlflow_sender.open_run", full)
     new_client()  # imported before: the work would begin after a minute of that
     with pytest.raises(MaskcastError, match=r"metrics\.resume: no space left"):
         run_stage("measure", {}, metrics=tmp_path / "metrics")

@@ -1,9 +1,9 @@
 """Tracks a stage: sends its metrics, files and outputs to its MLflow run while it runs.
 
-A separate thread talks to the server, so that training never waits for it. The run is opened first
-(``mlflow_run``), and a permanent error of MLflow ends the stage before any work. While the server is unavailable,
-everything is queued. At its end, a stage waits while the queues shrink. If nothing was sent for two minutes, the
-number of lost items is reported.
+A separate thread talks to the server (``mlflow_sender``), so that training never waits for it. The run is opened
+first (``mlflow_run``), and a permanent error of MLflow ends the stage before any work. While the server is
+unavailable, everything is queued. At its end, a stage waits while the queues shrink. If nothing was sent for two
+minutes, the number of lost items is reported.
 
 Files go to MLflow's artifact store, which may fail while MLflow itself works. The run then gets all metrics and
 ends. Whatever is lost is kept in a folder, with the command that sends it, and the next stages wait only shortly.
@@ -23,15 +23,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from maskcast.errors import MaskcastError, one_line
 from maskcast.progress import log_if_slow, say
 from maskcast.reading import pluralize
-from maskcast.redaction import redacted
-from maskcast.runner.mlflow_client import new_client
 from maskcast.runner.mlflow_errors import error_text, is_mlflow_error, is_temporary, user_error
-from maskcast.runner.mlflow_run import EXPERIMENT, open_run
+from maskcast.runner.mlflow_run import EXPERIMENT
+from maskcast.runner.mlflow_sender import Files, Metrics, Sender, StoreError
 from maskcast.runner.mlflow_uri import env_value, redacted_uri, tracking_uri
 from maskcast.runner.provenance import CHANGED, ERROR, Origin, output_tags
 
@@ -40,12 +38,8 @@ FLUSH_S = 120.0  # how long the end of a stage waits if nothing can be sent
 STOPPED_FLUSH_S = 10.0  # the same for a stopped stage, as a pod is killed after half a minute
 BROKEN_S = 3600.0  # how long later stages remember that the server or its store lost items, and wait only shortly
 SEND_EVERY_S = 2.0
-SAMPLE_EVERY_S = 10.0  # interval of system metrics
-MAX_BATCH = 1000  # metrics per request, MLflow's limit
 LOST_METRICS = "lost_metrics.csv"
 NO_NAME = re.compile(r"[^\w/.: -]")  # not allowed in names of metrics: MLflow would refuse the whole request
-
-Queue = deque[tuple[str, float, int, int]]  # name, value, milliseconds since 1970, step
 
 
 class TrackedRun:
@@ -53,12 +47,12 @@ class TrackedRun:
 
     def __init__(self, origin: Origin, key_file: Path) -> None:
         self.origin, self.key_file = origin, key_file
-        self._metrics: Queue = deque()
-        self._files: deque[tuple[Path, str]] = deque()
+        self._metrics: Metrics = deque()
+        self._files: Files = deque()
         self._end_tags: dict[str, str] = {}
         self._spool = Path(tempfile.mkdtemp(prefix="maskcast-"))
         self._lost = self._spool / "lost"
-        self._client: _Client | None = None
+        self._sender: Sender | None = None
         self._store: str | None = None  # the artifact store, while it is sent files or fails
         self._num_files = 0
         self._answered, self._stop, self._abandoned = threading.Event(), threading.Event(), threading.Event()
@@ -156,24 +150,24 @@ class TrackedRun:
         while True:
             stopping = self._stop.is_set()
             try:
-                client = self._client = self._client or _Client(self.origin, self.key_file)
+                sender = self._sender = self._sender or Sender(self.origin, self.key_file)
                 self._answered.set()
-                client.send_metrics(self._metrics)
-                self._store = client.store if self._files else None
-                client.send_files(self._files)
+                sender.send_metrics(self._metrics)
+                self._store = sender.store if self._files else None
+                sender.send_files(self._files)
                 self._store = None
                 if stopping:
-                    client.end(self._status, self._end_tags)
+                    sender.end(self._status, self._end_tags)
                     with suppress(OSError):
                         _broken_marker().unlink()
                     return
                 reported = False
             # Errors of server or network must not end a training; they are reported instead.
             except Exception as error:
-                self._store = self._client.store if isinstance(error, _StoreError) and self._client else None
-                cause = error.__cause__ if isinstance(error, _StoreError) and error.__cause__ else error
+                self._store = self._sender.store if isinstance(error, StoreError) and self._sender else None
+                cause = error.__cause__ if isinstance(error, StoreError) and error.__cause__ else error
                 lasting = not is_temporary(cause)
-                if lasting and self._client is None and not self._answered.is_set():
+                if lasting and self._sender is None and not self._answered.is_set():
                     known = isinstance(error, MaskcastError) or not is_mlflow_error(error)
                     self._refused = error if known else user_error(error)
                     self._answered.set()
@@ -199,10 +193,10 @@ class TrackedRun:
 
     def _end_run(self) -> None:
         """Sends the last metrics and ends the run without its files, while the artifact store fails."""
-        assert self._client is not None
+        assert self._sender is not None
         with suppress(Exception):  # the loss is reported
-            self._client.send_metrics(self._metrics)
-            self._client.end(self._status, self._end_tags)
+            self._sender.send_metrics(self._metrics)
+            self._sender.end(self._status, self._end_tags)
 
     @property
     def _place(self) -> str:
@@ -233,7 +227,7 @@ class TrackedRun:
             self._files.clear()
             shutil.rmtree(folder, ignore_errors=True)
             return f"; the files could not be kept ({one_line(error)})"
-        create, run_id = "", self._client and self._client.run_id
+        create, run_id = "", self._sender and self._sender.run_id
         if run_id is None:  # the server has no run
             experiment, run_id = shlex.quote(env_value("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT), "RUN_ID"
             name = shlex.quote(self.origin.title)
@@ -254,69 +248,6 @@ def _is_recent(marker: Path) -> bool:
         return time.time() - marker.stat().st_mtime < BROKEN_S
     except OSError:
         return False
-
-
-class _StoreError(Exception):
-    """MLflow's artifact store did not take a file; the cause says why."""
-
-
-class _Client:
-    """The part that talks to MLflow; every method may raise if the server is unavailable."""
-
-    def __init__(self, origin: Origin, key_file: Path) -> None:
-        self._mlflow = new_client()
-        self.run_id = open_run(self._mlflow, origin, key_file)
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-        artifacts = urlsplit(self._mlflow.get_run(self.run_id).info.artifact_uri)
-        at = redacted_uri() if artifacts.scheme == "mlflow-artifacts" else redacted(artifacts.geturl())
-        self.store = f"the artifact store of MLflow ({at})"
-        self._monitor = SystemMetricsMonitor(self.run_id, tracking_uri=tracking_uri())
-        self._sampled = time.monotonic()
-        self._samples = 0
-
-    def send_metrics(self, metrics: Queue) -> None:
-        """Sends a queue; an item is removed once the server has it."""
-        from mlflow.entities import Metric
-
-        self._sample(metrics)
-        while metrics:
-            batch = [metrics[i] for i in range(min(len(metrics), MAX_BATCH))]
-            self._mlflow.log_batch(self.run_id, metrics=[Metric(*item) for item in batch])
-            for _ in batch:
-                metrics.popleft()
-
-    def send_files(self, files: deque[tuple[Path, str]]) -> None:
-        """Sends a queue as ``send_metrics`` does.
-
-        Raises:
-            _StoreError: the artifact store fails.
-        """
-        while files:
-            path, folder = files[0]
-            try:
-                self._mlflow.log_artifact(self.run_id, str(path), folder or None)
-            except Exception as error:
-                raise _StoreError from error
-            files.popleft()
-
-    def end(self, status: str, tags: Mapping[str, str]) -> None:
-        for name, value in tags.items():
-            self._mlflow.set_tag(self.run_id, name, value)
-        self._mlflow.set_terminated(self.run_id, status)
-
-    def _sample(self, metrics: Queue) -> None:
-        """Queues CPU, memory, disk, network and GPU use, averaged since the last call."""
-        self._monitor.collect_metrics()
-        if time.monotonic() - self._sampled < SAMPLE_EVERY_S and self._samples:
-            return
-        now = int(time.time() * 1000)
-        used = self._monitor.aggregate_metrics()
-        metrics.extend((f"system/{name}", float(value), now, self._samples) for name, value in used.items())
-        for monitor in self._monitor.monitors:
-            monitor.clear_metrics()
-        self._sampled = time.monotonic()
-        self._samples += 1
 
 
 @contextmanager
