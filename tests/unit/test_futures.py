@@ -25,7 +25,7 @@ def moving(num_objects: int = 2) -> tuple[ObjectMotion, torch.Tensor, Tracks]:
     x = 0.02 * torch.arange(6.0)[:, None].expand(6, num_objects)
     centre = torch.stack([torch.zeros_like(x), x], -1)[None]
     seen = torch.ones(1, 6, num_objects, dtype=torch.bool)
-    tracks = Tracks(seen, centre, torch.full_like(centre, 0.05), ~seen, 1.5)
+    tracks = Tracks(seen, centre, torch.full_like(centre, 0.05), ~seen, seen[..., 0], 1.5)
     return motion, torch.arange(1, num_objects + 1)[None], tracks
 
 
@@ -39,7 +39,8 @@ def test_what_is_drawn_is_the_state_when_last_seen_as_wide_as_the_first_steps_ar
     place = missed[:, 0] - velocity[:, 0]
     for found, scale in ((place, SCALE_START), (velocity, 0.02)):
         assert float(found.abs().mean()) == pytest.approx(DRAW_SCALE * scale, rel=0.2)  # of a Laplace distribution
-    few = Tracks(*(field[:, :, [6, 2]] for field in vars(tracks).values() if isinstance(field, torch.Tensor)), 1.5)
+    fields = tracks.visible_BTN, tracks.centre_BTN2, tracks.std_BTN2, tracks.truncated_BTN
+    few = Tracks(*(field[:, :, [6, 2]] for field in fields), tracks.known_BT, 1.5)
     with torch.no_grad():
         same = future(motion, objects[:, [6, 2]], few, 4, seed=5)
     torch.testing.assert_close(same.centre_BhN2, drawn.centre_BhN2[:, :, [6, 2]])

@@ -1,16 +1,21 @@
 """Tracks, how the plane is found from sizes, and the forecaster of objects."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.labels import MASK, single_map
+from maskcast.models.forecasting.batches import ObjectTracks
 from maskcast.models.forecasting.configs import ObjectsConfig
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.plane import to_plane
 from maskcast.models.objects.tracks import PACKED, find_objects, pack_tracks, track_objects, unpack_tracks
-from maskcast.models.objects.trajectories import Trajectory, trajectory_loss
+from maskcast.models.objects.trajectories import Trajectory, still, trajectory_loss
 from maskcast.models.objects.warp import cover, probability
 from maskcast.simulator.camera import CLEVRER_CAMERA, paint_masks
 from maskcast.simulator.scenes import simulate_motion
@@ -55,6 +60,37 @@ def test_the_last_observation_of_a_hidden_object_is_kept_and_of_one_that_left_is
     assert seen.exists_BN.tolist() == [[True, False, True]]
     assert seen.frame_BN.tolist() == [[1, 1, 2]]
     torch.testing.assert_close(seen.centre_BN2[0, 0], torch.tensor([(5.5 - 11.5) / 24, (9.5 - 15.5) / 24]))
+
+
+def test_an_object_leaves_only_in_frames_that_have_labels() -> None:
+    at_border = [(8, 30), (8, 30)]
+    for then, left in ((None, True), (255, False)):
+        masks = squares(c1=[*at_border, None])[None]
+        masks[:, 2] = 0 if then is None else then
+        assert track_objects(masks, torch.tensor([[1]])).last_observation().exists_BN.item() is not left
+    context = pack_tracks(squares(c1=at_border), 5)[None]
+    for labelled, errors in (((), 0), ((0, 3), 1)):
+        target = squares(c1=[(8, 30), (8, 30), (8, 30), None])
+        target[[t for t in range(4) if t not in labelled]] = 255
+        objects, seen = unpack_tracks(context)
+        _, future = unpack_tracks(pack_tracks(target, 5)[None], objects)
+        assert future.known_BT.tolist() == [[t in labelled for t in range(4)]]
+        assert (trajectory_loss(still(seen, 4), seen, future)["border"] > 0.1) == bool(errors)
+
+
+def test_an_object_in_the_only_labelled_frame_is_no_noise(tmp_path: Path) -> None:
+    masks = squares(c1=[(8, 8)] * 6, c2=[(16, 20)] * 2 + [None] * 4).numpy()  # class 2 is in too few frames
+    sparse = np.where(np.arange(6)[:, None, None] == 4, masks, 255).astype(np.uint8)
+    empty = np.where(np.arange(6)[:, None, None] == 4, 0, sparse).astype(np.uint8)
+    with ClipWriter(tmp_path / "clips", height=24, width=32, maps=single_map("01234")) as writer:
+        for name, ids in (("all", masks), ("sparse", sparse), ("empty", empty)):
+            writer.add(name, split="train", kind="labelled", masks={MASK: ids})
+    store = ClipStore(tmp_path / "clips")
+    for clip, classes in (("all", [1]), ("sparse", [1]), ("empty", [0])):
+        read = ObjectTracks(store, [store.get(clip)], None).read(0)
+        objects, tracks = unpack_tracks(read[None])
+        assert objects.tolist() == [classes]
+        assert tracks.known_BT.sum() == (6 if clip == "all" else 1)
 
 
 def test_a_hidden_object_is_painted_again() -> None:

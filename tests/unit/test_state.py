@@ -63,7 +63,7 @@ def test_a_sight_in_doubt_hardly_counts() -> None:
     doubt[0, -1] = 0.05
     centre = torch.stack([y_R, torch.zeros(FRAMES)], -1)[None, :, None]
     visible = torch.ones(1, FRAMES, 1, dtype=torch.bool)
-    tracks = Tracks(visible, centre, torch.full_like(centre, 0.05), ~visible, 1.5, doubt)
+    tracks = Tracks(visible, centre, torch.full_like(centre, 0.05), ~visible, visible[..., 0], 1.5, doubt)
     seen = Observations.of(torch.zeros(8), tracks)
     assert seen.size_BN.item() == pytest.approx(0.05)
     assert seen.weight_BRN[0, :, 0].tolist() == pytest.approx([1.0] * PAST + [1 / (1 + NOISE**-2)])

@@ -152,7 +152,7 @@ def test_a_square_that_is_half_out_or_half_hidden_is_completed(learned: Completi
     ids = torch.from_numpy(speck[None])
     assert (pack_whole(learned, ids, pack_tracks(ids, 5))[0, 0, 2:4] - true[2]).norm() * HEIGHT < 1
     empty = torch.zeros(2, HEIGHT, WIDTH, dtype=torch.uint8)
-    assert pack_whole(learned, empty, pack_tracks(empty, 5)).shape == (2, 0, 10)
+    assert pack_whole(learned, empty, pack_tracks(empty, 5)).shape == (2, 1, 10)
 
 
 @pytest.mark.parametrize("plain_config", [ObjectsConfig(hidden=8), ConvLSTMConfig(hidden=4, stride=4)])
@@ -224,8 +224,8 @@ def test_of_a_completed_target_a_doubtful_place_counts_less_and_a_far_one_by_its
     def place(error: float, doubt: float | None) -> float:
         seen = torch.ones(1, 1, 1, dtype=torch.bool)
         unsure = None if doubt is None else torch.full_like(still, doubt)
-        target = Tracks(seen, torch.tensor([0.0, error]).view(1, 1, 1, 2), size, ~seen, 1.5, unsure)
-        context = Tracks(seen, still, size, ~seen, 1.5, None if doubt is None else still)
+        target = Tracks(seen, torch.tensor([0.0, error]).view(1, 1, 1, 2), size, ~seen, seen[..., 0], 1.5, unsure)
+        context = Tracks(seen, still, size, ~seen, seen[..., 0], 1.5, None if doubt is None else still)
         return float(trajectory_loss(Trajectory(still, still, size), context, target)["place"])
 
     assert place(0.3, None) == pytest.approx(10**0.5 - 1)  # three sizes off

@@ -17,6 +17,7 @@ from maskcast.data.augment.mirror import swapped_classes
 from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.dry_run_notes import FullLoop, is_dry_run
+from maskcast.labels import IGNORE
 from maskcast.models.forecasting.input import Input
 from maskcast.models.objects.completion import Completion, pack_whole
 from maskcast.models.objects.cutting import CutObservations, cut_observations, train_completion
@@ -28,7 +29,7 @@ from maskcast.seed import rng
 MIN_SIZE = 0.02  # size (standard deviation, in picture heights) below which an object is ignored
 MAX_MEASURED_CLIPS, MAX_CUT_CLIPS = 200, 1200  # most clips for measuring whole objects, and for cut observations
 CUT_SEED = 7  # random seed for cutting observations
-MIN_FRAMES = 3  # an object that is larger than ``MIN_SIZE`` in fewer frames counts as noise
+MIN_FRAMES = 3  # an object that is larger than ``MIN_SIZE`` in fewer of its clip's known frames counts as noise
 
 
 class Window(NamedTuple):
@@ -165,6 +166,7 @@ def _pack(store: ClipStore, clip: Clip, completion: Completion | None = None) ->
     """Returns the tracks (T, S, 8) of a clip's objects. Specks are dropped, because pairs of objects cost time."""
     masks_THW = torch.from_numpy(store.masks(clip))
     packed = pack_tracks(masks_THW, store.num_classes)
-    size_TS = packed[..., 4:6].mean(-1)
-    packed = packed[:, (size_TS > MIN_SIZE).sum(0) >= min(MIN_FRAMES, len(size_TS))]
+    size_TS, known_T = packed[..., 4:6].mean(-1), packed[:, 0, 1] >= 0
+    large_S = (size_TS > MIN_SIZE).sum(0) >= min(MIN_FRAMES, int(known_T.sum()))
+    packed = packed[:, large_S] if large_S.any() else pack_tracks(masks_THW.where(masks_THW == IGNORE, 0), 1)
     return packed if completion is None else pack_whole(completion, masks_THW, packed)

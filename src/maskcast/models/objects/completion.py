@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from maskcast.labels import IGNORE
 from maskcast.models.arithmetic import shapes_are_fixed
-from maskcast.models.objects.tracks import DOUBT, Tracks, unpack_tracks
+from maskcast.models.objects.tracks import Tracks, unpack_tracks
 from maskcast.models.recurrent.cells import set_to_zero
 
 CELLS = 32  # cells of a window along each axis
@@ -131,8 +131,6 @@ def is_cut(window_M3SS: Tensor) -> Tensor:
 
 def pack_whole(completion: Completion, ids_THW: Tensor, packed_TS8: Tensor) -> Tensor:
     """Returns packed tracks of whole objects with their uncertainty, (T, S, 10), see ``PACKED`` and ``DOUBT``."""
-    if not packed_TS8.numel():
-        return F.pad(packed_TS8, (0, len(DOUBT)))
     objects, tracks = unpack_tracks(packed_TS8[None])
     whole = completion.complete(ids_THW[None], objects, tracks)
     assert whole.doubt_BTN2 is not None

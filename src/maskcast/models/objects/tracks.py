@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskcast.labels import IGNORE
 from maskcast.models.arithmetic import shapes_are_fixed
 
 SCALE_START = 1e-3  # expected error of a visible part's centre, in picture heights
@@ -29,30 +30,33 @@ class Tracks:
     centre_BTN2: Tensor  # centroid, (y, x)
     std_BTN2: Tensor  # standard deviation of its pixels, (y, x)
     truncated_BTN: Tensor  # bool: it touches the border, so centre and std are those of a part
+    known_BT: Tensor  # bool: any pixel of the frame is labelled; else nobody knows what is visible
     aspect: float | Tensor  # width of the picture over its height
     doubt_BTN2: Tensor | None = None
     """Scale of the centre's error, if observations were completed to whole objects."""
 
     def latest(self, frames: int) -> "Tracks":
-        """Returns the last ``frames`` frames; if there are fewer, empty frames are put in front."""
+        """Returns the last ``frames`` frames; if there are fewer, unknown frames are put in front."""
         missing = max(0, frames - self.visible_BTN.shape[1])
 
         def last(field: Tensor) -> Tensor:
             return torch.cat([*[torch.zeros_like(field[:, :1])] * missing, field[:, -frames:]], 1)
 
         seen = last(self.visible_BTN), last(self.centre_BTN2), last(self.std_BTN2), last(self.truncated_BTN)
-        return Tracks(*seen, self.aspect, None if self.doubt_BTN2 is None else last(self.doubt_BTN2))
+        doubt = None if self.doubt_BTN2 is None else last(self.doubt_BTN2)
+        return Tracks(*seen, last(self.known_BT), self.aspect, doubt)
 
     def last_observation(self) -> "LastObservation":
         """Returns the last observation of every object.
 
-        An object that touched the border then, and is not visible in the last frame, counts as having left.
+        An object that touched the border then, and is not visible in a later known frame, counts as having left.
         """
         frames = torch.arange(1, self.visible_BTN.shape[1] + 1, device=self.visible_BTN.device)
         frame_BN = (frames[:, None] * self.visible_BTN).argmax(1)
         index = frame_BN[:, None, :, None].expand(-1, 1, -1, 2)
         centre, std = self.centre_BTN2.gather(1, index)[:, 0], self.std_BTN2.gather(1, index)[:, 0]
-        left_BN = self.truncated_BTN.gather(1, frame_BN[:, None])[:, 0] & ~self.visible_BTN[:, -1]
+        last_known_B1 = (frames * self.known_BT).argmax(1, keepdim=True)
+        left_BN = self.truncated_BTN.gather(1, frame_BN[:, None])[:, 0] & (frame_BN < last_known_B1)
         doubt = None if self.doubt_BTN2 is None else self.doubt_BTN2.gather(1, index)[:, 0]
         return LastObservation(self.visible_BTN.any(1) & ~left_BN, frame_BN, centre, std, doubt)
 
@@ -108,8 +112,8 @@ def track_objects(ids_BTHW: Tensor, object_BN: Tensor) -> Tracks:
     mean = moments / count.clamp(min=1)[..., None]
     centre, square = mean.split(2, dim=-1)
     std = (square - centre**2).clamp(min=(0.25 / height) ** 2).sqrt()
-    visible = count > 0
-    return Tracks(visible, centre, std * visible[..., None], touching > 0, width / height)
+    visible, known_BT = count > 0, ids_BTHW.flatten(2).amin(2) < IGNORE
+    return Tracks(visible, centre, std * visible[..., None], touching > 0, known_BT, width / height)
 
 
 def _sums_of_few(ids_BTHW: Tensor, object_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,20 +163,27 @@ def _sums_of_all(ids_BTHW: Tensor, object_BN: Tensor) -> tuple[Tensor, Tensor, T
 
 
 PACKED = ("class", "visible", "y", "x", "std_y", "std_x", "truncated", "aspect")
-"""The last axis of packed tracks; ``y`` and ``x`` are those of the centre, flags are 0 or 1."""
+"""The last axis of packed tracks; ``y`` and ``x`` are those of the centre, flags are 0 or 1.
+
+In frames without any label ``visible`` is -1.
+"""
 DOUBT = ("doubt_y", "doubt_x")
 """Further entries for tracks of completed objects."""
 
 
 def pack_tracks(ids_THW: Tensor, num_classes: int) -> Tensor:
-    """Returns the tracks (T, S, 8) float32 of all S objects in (T, H, W) uint8 masks, as ``PACKED`` says."""
+    """Returns the tracks (T, S, 8) float32 of all S objects in (T, H, W) uint8 masks, as ``PACKED`` says.
+
+    Without objects there is one slot of class 0, which tells the frames without labels.
+    """
     found_K = torch.bincount(ids_THW.flatten(), minlength=num_classes)[:num_classes]
     object_S = found_K[1:].nonzero().flatten() + 1
     if not len(object_S):
-        return torch.zeros(len(ids_THW), 0, len(PACKED))
+        object_S = torch.zeros(1, dtype=torch.long)
     tracks = track_objects(ids_THW[None], object_S[None])
     fields = [object_S.expand(len(ids_THW), -1), tracks.visible_BTN[0], tracks.truncated_BTN[0]]
     class_id, visible, truncated = (field[..., None].float() for field in fields)
+    visible[~tracks.known_BT[0]] = -1
     aspect = torch.full_like(truncated, float(tracks.aspect))
     return torch.cat([class_id, visible, tracks.centre_BTN2[0], tracks.std_BTN2[0], truncated, aspect], -1)
 
@@ -185,9 +196,8 @@ def stack_tracks(packed: Sequence[Tensor]) -> Tensor:
 
 def unpack_tracks(packed_BTS8: Tensor, object_BN: Tensor | None = None) -> tuple[Tensor, Tracks]:
     """Returns the packed objects (B, N) and their tracks; only those in ``object_BN`` if it is given."""
-    if packed_BTS8.shape[2] == 0:
-        packed_BTS8 = packed_BTS8.new_zeros(*packed_BTS8.shape[:2], 1, packed_BTS8.shape[-1])
     slot_BS, aspect = packed_BTS8[:, :, :, 0].amax(1).long(), packed_BTS8[..., 7].max()
+    known_BT = (packed_BTS8[..., 1] >= 0).all(2)
     if object_BN is not None:
         same_BNS = (object_BN[:, :, None] == slot_BS[:, None]) & (object_BN[:, :, None] > 0)
         index_BN = same_BNS.int().argmax(-1)
@@ -196,4 +206,5 @@ def unpack_tracks(packed_BTS8: Tensor, object_BN: Tensor | None = None) -> tuple
         slot_BS = object_BN
     visible, truncated = packed_BTS8[..., 1] > 0, packed_BTS8[..., 6] > 0
     doubt = packed_BTS8[..., len(PACKED) :] if packed_BTS8.shape[-1] > len(PACKED) else None
-    return slot_BS, Tracks(visible, packed_BTS8[..., 2:4], packed_BTS8[..., 4:6], truncated, aspect, doubt)
+    centre, std = packed_BTS8[..., 2:4], packed_BTS8[..., 4:6]
+    return slot_BS, Tracks(visible, centre, std, truncated, known_BT, aspect, doubt)

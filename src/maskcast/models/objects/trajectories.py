@@ -49,8 +49,8 @@ def trajectory_loss(trajectory: Trajectory, context: Tracks, future: Tracks) -> 
       scale. Its tails are heavy, like those of the errors, e.g. after a missed collision. It gives the centre no
       gradient.
 
-    Each term is a mean. All but ``border`` count objects in frames in which they are visible and whole. Completed
-    observations count as whole, with errors weighted down by their uncertainty.
+    Each term is a mean over known frames. All but ``border`` count objects in frames in which they are visible and
+    whole. Completed observations count as whole, with errors weighted down by their uncertainty.
     """
     seen = context.last_observation()
     whole_BhN = future.visible_BTN & seen.exists_BN[:, None]
@@ -99,21 +99,20 @@ def _border(trajectory: Trajectory, context: Tracks, future: Tracks, seen: LastO
         [_clamp(low, limit_2) - future.centre_BTN2 + half, _clamp(high, limit_2) - future.centre_BTN2 - half], -1
     )
     depth = torch.cat([high + limit_2, limit_2 - low], -1).amin(-1).clamp(min=0)
-    exited_BhN = _has_left(context, future) & exists
+    exited_BhN = _has_left(context, future, seen) & exists
     error = _robust_loss((side_error / unit_BN[..., None]).square().sum(-1) / 2, future) * cut_BhN
     error = error + _robust_loss((depth / unit_BN).square(), future) * exited_BhN
     return all_sum(error.sum()) / all_sum((cut_BhN.sum() + exited_BhN.sum()).to(error.dtype)).clamp(min=1)
 
 
-def _has_left(context: Tracks, future: Tracks) -> Tensor:
-    """Returns (B, h, N) whether an object has left: not visible, and at the border when seen last."""
-    visible = torch.cat([context.visible_BTN[:, -1:], future.visible_BTN], 1)
-    truncated = torch.cat([context.truncated_BTN[:, -1:], future.truncated_BTN], 1)
-    at_border, exited = truncated[:, 0], []
-    for visible_now, truncated_now in zip(visible.unbind(1), truncated.unbind(1), strict=True):
-        at_border = torch.where(visible_now, truncated_now, at_border)
-        exited.append(at_border & ~visible_now)
-    return torch.stack(exited[1:], 1)
+def _has_left(context: Tracks, future: Tracks, seen: LastObservation) -> Tensor:
+    """Returns (B, h, N) whether an object is gone in a known frame, and was at the border when seen last."""
+    at_border_BN, exited = context.truncated_BTN.gather(1, seen.frame_BN[:, None])[:, 0], []
+    frames = future.visible_BTN, future.truncated_BTN, future.known_BT[..., None]
+    for visible_BN, truncated_BN, known_B1 in zip(*(field.unbind(1) for field in frames), strict=True):
+        at_border_BN = torch.where(visible_BN, truncated_BN, at_border_BN)
+        exited.append(at_border_BN & ~visible_BN & known_B1)
+    return torch.stack(exited, 1)
 
 
 def _clamp(side: Tensor, limit_2: Tensor) -> Tensor:
