@@ -18,11 +18,12 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.errors import MaskcastError
 from maskcast.inference.forecast import open_stores
-from maskcast.inference.predicted_objects import PredictedObjects, _overlaps
+from maskcast.inference.predicted_objects import PredictedObjects
 from maskcast.labels import LabelError, LabelMap
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ObjectsConfig
 from maskcast.models.forecasting.numbered_objects import NumberedObjects
+from maskcast.models.objects.overlaps import overlaps
 from maskcast.params import validate
 from maskcast.runner.stage import get_stage
 
@@ -83,13 +84,13 @@ def test_overlaps_are_those_that_a_count_of_each_pixel_gives(numbers: int, names
     name_THW = random.integers(0, names, number_THW.shape).astype(np.uint8)
     some = number_THW > 0
     counted = Counter(zip(number_THW[some].tolist(), name_THW[some].tolist(), strict=True))
-    assert _overlaps(number_THW, name_THW) == [pair for pair, _ in counted.most_common()]
+    assert overlaps(number_THW, name_THW) == [pair for pair, _ in counted.most_common()]
 
 
 def test_overlaps_of_high_numbers_take_no_memory_for_those_below() -> None:
     number_THW, name_THW = np.full((1, 2, 2), 65535, np.uint16), np.full((1, 2, 2), 200, np.uint8)
     tracemalloc.start()
-    assert _overlaps(number_THW, name_THW) == [(65535, 200)]
+    assert overlaps(number_THW, name_THW) == [(65535, 200)]
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()
 

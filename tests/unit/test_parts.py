@@ -1,5 +1,6 @@
 """Several objects of one class are told apart, followed, and forecast one by one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,13 @@ import torch
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.labels import single_map
+from maskcast.labels import MASK, single_map
+from maskcast.models.base import save_model
 from maskcast.models.forecasting.batches import Window
 from maskcast.models.forecasting.configs import ObjectsConfig
 from maskcast.models.objects.parts import max_objects, number_objects
 from maskcast.models.objects.tracks import unpack_tracks
+from maskcast.stages.finetune_forecaster import FinetuneForecaster, finetuning
 
 FRAMES, HEIGHT, WIDTH, CAR, POLE, CLASSES = 12, 40, 100, 1, 2, 3
 SECOND = CAR + CLASSES  # the number of the second car
@@ -94,3 +97,35 @@ def test_each_car_has_its_own_track_and_its_own_forecast(tmp_path: Path) -> None
         assert set(found.unique().tolist()) == {0, CAR} and confidence is not None
         errors[several] = (found[0].numpy() != masks[8:]).mean()
     assert errors[True] == 0 < errors[False]
+
+
+@pytest.mark.parametrize("labelled", [range(FRAMES), range(1, FRAMES, 4)], ids=["all frames", "every fourth"])
+def test_true_masks_have_the_numbers_of_the_generated_ones(labelled: Sequence[int], tmp_path: Path) -> None:
+    true, generated = scene((4, 42, 1), (24, 42, 1)), scene((4, 42, 1), (24, 42, 1))
+    generated[:, 4] = 0  # the masker misses a row, so that the other car is larger, and comes first
+    sparse = np.full_like(true, 255)
+    sparse[labelled] = true[labelled]
+    kinds = {"split": "train", "kind": "labelled"}
+    with (
+        ClipWriter(tmp_path / "clips", height=HEIGHT, width=WIDTH, maps=single_map("012")) as clips,
+        ClipWriter(tmp_path / "masks", height=HEIGHT, width=WIDTH, maps=single_map("012")) as masks,
+    ):
+        frames = np.zeros((*true.shape, 3), np.uint8)
+        clips.add("a", **kinds, frames=frames, masks={MASK: sparse})
+        clips.add("b", split="val", kind="labelled", frames=frames, masks={MASK: true})
+        masks.add("a", **kinds, masks={MASK: generated})
+    config = ObjectsConfig(hidden=8, several=True)
+    meta = {"classes": list("012"), "context_frames": 6, "horizon": 6}
+    save_model(tmp_path / "model", model=config.build(CLASSES), config=config, num_classes=CLASSES, meta=meta)
+    schedule = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "learning_rate": 1e-3, "precision": "fp32"}
+    params = FinetuneForecaster(training=schedule, context_frames=6, horizon=6, flip=0)
+    paths = tmp_path / "clips", tmp_path / "masks", tmp_path / "masker", tmp_path / "model"
+    paths[2].mkdir()
+    task, *_ = finetuning(*paths, params)
+    context, target = task.batch(0)
+    objects, seen = unpack_tracks(context)
+    _, future = unpack_tracks(target, objects)
+    assert objects.tolist() == [[CAR, SECOND]] * 2
+    assert torch.equal(future.visible_BTN.all(2), future.known_BT) and future.known_BT.any(1).all()
+    rows = seen.centre_BTN2[:, -1:, :, 0].expand(-1, 6, -1)[future.visible_BTN]
+    torch.testing.assert_close(future.centre_BTN2[..., 0][future.visible_BTN], rows, atol=0.02, rtol=0)

@@ -13,6 +13,7 @@ from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
 from maskcast.data.clip_store.view import StoreView
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, MirrorSwaps
+from maskcast.models.objects.overlaps import match
 from maskcast.models.objects.parts import number_objects
 
 
@@ -64,9 +65,8 @@ class PredictedObjects(StoreView):
         if clip.id in self.prepared and self.prepared.has_masks(true := self.prepared.get(clip.id)):
             truth_THW = self.prepared.masks(true, frames)
         name_of = np.zeros(len(class_of), np.uint8)
-        for number, name in _overlaps(number_THW, truth_THW):
-            if name in self._names(class_of[number]) and name not in name_of and not name_of[number]:
-                name_of[number] = name
+        matched = match(number_THW, truth_THW, lambda number, name: name in self._names(class_of[number]))
+        name_of[list(matched)] = list(matched.values())
         for number in np.unique(number_THW[number_THW > 0]).tolist():
             unused = [name for name in self._names(class_of[number]) if name not in name_of]
             if unused and not name_of[number]:
@@ -88,23 +88,3 @@ class PredictedObjects(StoreView):
         """Returns the ids of the objects of a class."""
         first = self.prepared.first_of(class_id)
         return range(first, first + self.prepared.slots.get(class_id, 0))
-
-
-def _overlaps(number_THW: np.ndarray, name_THW: np.ndarray) -> list[tuple[int, int]]:
-    """Returns the pairs of an object number and a name that share pixels, most pixels first.
-
-    Pairs with equally many pixels come in the order of appearance.
-    """
-    foreground_THW = number_THW > 0
-    number_P, name_P = number_THW[foreground_THW], name_THW[foreground_THW]
-    numbers = np.flatnonzero(np.bincount(number_P))  # few of up to 65535
-    place = np.zeros(int(numbers.max(initial=0)) + 1, np.int64)
-    place[numbers] = np.arange(len(numbers))
-    names = int(name_P.max(initial=0)) + 1
-    pairs = place[number_P] * names + name_P
-    counts = np.bincount(pairs)
-    first = np.zeros(len(counts), np.int64)
-    first[pairs[::-1]] = np.arange(len(pairs))[::-1]  # of a repeated index, the last value stays
-    found = counts.nonzero()[0]
-    best = found[np.lexsort((first[found], -counts[found]))]
-    return [(int(numbers[pair // names]), int(pair % names)) for pair in best]

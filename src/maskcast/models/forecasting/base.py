@@ -62,6 +62,10 @@ class Forecaster(Predictor, nn.Module):
         """
         return PixelBatches(store, clips, self.input)
 
+    def target_source(self, store: ClipStore, clips: Sequence[Clip], context: ClipStore) -> BatchSource:
+        """Returns a source of the targets, if their store is another than that of the ``context``."""
+        return self.batch_source(store, clips)
+
     @abstractmethod
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of forecasting ``target`` after ``context``, and its terms.

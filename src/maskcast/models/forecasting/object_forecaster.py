@@ -47,6 +47,10 @@ class ObjectForecaster(Forecaster):
         """Returns a source of tracks."""
         return ObjectTracks(self._objects_of(store), clips, self.motion.completion)
 
+    def target_source(self, store: ClipStore, clips: Sequence[Clip], context: ClipStore) -> BatchSource:
+        """Returns a source of tracks whose objects have the numbers of those in the context."""
+        return ObjectTracks(self._objects_of(store, context), clips, self.motion.completion)
+
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
         """Fits the ground plane, and trains the completion of cut observations."""
         prepare_motion(self.motion, self._objects_of(store), clips)
@@ -85,9 +89,9 @@ class ObjectForecaster(Forecaster):
         assert isinstance(context, Tensor) and isinstance(target, Tensor)
         return self.motion.loss(context, target)
 
-    def _objects_of(self, store: ClipStore) -> ClipStore:
-        """Returns the store, or a view of it whose masks hold object numbers."""
-        return NumberedObjects(store) if self.several else store
+    def _objects_of(self, store: ClipStore, context: ClipStore | None = None) -> ClipStore:
+        """Returns the store, or a view of it whose masks hold object numbers, as in the ``context`` if given."""
+        return NumberedObjects(store, context) if self.several else store
 
     def _observe(self, context_BTHW: Tensor, horizon: int, seed: int | None = None) -> Scene:
         ids_BTHW, count = known(context_BTHW), self.num_classes

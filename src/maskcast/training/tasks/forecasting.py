@@ -89,7 +89,8 @@ class ForecastTask(Task):
         self._context = model.batch_source(context_store, [context_store.get(clip.id) for clip in train])
         self._target = self._context  # one source, so that the tracks of a clip are computed once
         if target_store is not context_store:
-            self._target = model.batch_source(target_store, [target_store.get(clip.id) for clip in train])
+            target_clips = [target_store.get(clip.id) for clip in train]
+            self._target = model.target_source(target_store, target_clips, context_store)
         self._windows = WindowSampler(
             [clip.num_frames for clip in train],
             context=params.context_frames,
