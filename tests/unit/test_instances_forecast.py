@@ -119,6 +119,31 @@ def test_objects_that_masks_tell_are_scored_as_they_are(
     assert json.loads(out["metrics"].read_text())["j"] == pytest.approx(14 / 22)  # where cars have their names
 
 
+@pytest.mark.parametrize("tracked", [False, True], ids=["parts of masks", "a tracker"])
+def test_the_names_of_objects_do_not_depend_on_the_frame_read_first(tracked: bool, tmp_path: Path) -> None:
+    """The left car, of higher id, leaves before the second car comes; nobody knows the truth."""
+    ids_THW = np.zeros((FRAMES, HEIGHT, WIDTH), np.uint16)
+    ids_THW[:8, 4:12, :12], ids_THW[:, 20:28, 40:52], ids_THW[12:, 4:12, 80:] = 9, 4, 2
+    classes, told = (ids_THW > 0).astype(np.uint8), {"objects": {2: 1, 4: 1, 9: 1}}
+    stores = tmp_path / "clips", tmp_path / "masks"
+    maps = [OBJECTS] if tracked else [MASK]
+    with (
+        ClipWriter(stores[0], height=HEIGHT, width=WIDTH, maps=[MASK, OBJECTS]) as clips,
+        ClipWriter(stores[1], height=HEIGHT, width=WIDTH, maps=maps) as generated,
+    ):
+        frames = np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
+        both = {"mask": classes, "objects": ids_THW}
+        clips.add("a", split="train", kind="labelled", frames=frames, masks=both, objects=told)
+        clips.add("b", split="unlabeled", kind="unlabelled", frames=frames)
+        layers = {"objects": ids_THW} if tracked else {"mask": classes}
+        generated.add("b", split="unlabeled", kind="unlabelled", masks=layers, objects=told if tracked else {})
+    _, found = open_stores(*stores, "objects")
+    whole = found.masks(found.get("b"))
+    assert whole[0].max() == 2 and whole[-1].max() == 3
+    for part in (slice(11), slice(11, 22), slice(9, 20, 2), slice(-8, -2)):
+        np.testing.assert_array_equal(found.masks(found.get("b"), part), whole[part])
+
+
 def test_what_has_no_label_is_no_background_of_objects(tmp_path: Path) -> None:
     """Frames that nobody labelled, and pixels that the map of classes beside says nothing of."""
     masks = (ids() > 0).astype(np.uint8)
