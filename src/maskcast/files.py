@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+ORIGIN = "SOURCE.json"  # the record of fetch_dataset at the root of a data set, which is no file of the set
 MAX_NAME_BYTES = 200  # of a name: file systems allow 255, and a suffix, a rank or `.partial` may be appended
 
 
@@ -25,12 +26,20 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name in {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
 
 
+def is_origin(root: Path, path: Path) -> bool:
+    """Whether a path is the record of fetch_dataset below the root of a data set."""
+    return path.name == ORIGIN and path.parent == root
+
+
 def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yields a folder and all folders below it with their file names; links are followed, except in cycles."""
+    """Yields a folder and all folders below it with their file names; links are followed, except in cycles.
+
+    Junk is left out, and so is the record of fetch_dataset.
+    """
     for place, folders, names in os.walk(root, followlinks=True):
         folder = Path(place)
         folders[:] = sorted(name for name in folders if not is_junk(name) and not _is_link_cycle(folder / name))
-        yield folder, sorted(name for name in names if not is_junk(name))
+        yield folder, sorted(name for name in names if not (is_junk(name) or is_origin(root, folder / name)))
 
 
 def list_files(root: Path, *suffixes: str) -> list[Path]:

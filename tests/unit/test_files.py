@@ -28,6 +28,10 @@ def test_files_come_by_path_without_what_operating_systems_leave(tmp_path: Path)
     for name in ("b/2.png", "b/10.PNG", "a.json", "b/.DS_Store", ".git/c.json", "__MACOSX/b/2.png", "c/Thumbs.db"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
+    for name in ("SOURCE.json", "b/SOURCE.json"):  # fetch_dataset's record, and a file of the set
+        (tmp_path / name).touch()
+    assert names(tmp_path, ".json") == ["a.json", "b/SOURCE.json"]
+    (tmp_path / "b/SOURCE.json").unlink()
     assert names(tmp_path) == ["a.json", "b/10.PNG", "b/2.png"]
     assert names(tmp_path, ".png") == ["b/10.PNG", "b/2.png"]
 

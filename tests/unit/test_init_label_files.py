@@ -766,3 +766,40 @@ def test_only_files_of_the_kind_of_the_listed_ones_are_missed(tmp_path: Path) ->
     dump(tmp_path / "sav/1_manual.json", {"masklet": []})
     dump(tmp_path / "sav/1_auto.json", {"masklet": []})
     assert unlisted_warning(tmp_path, "youtube-vis", [tmp_path / "sav/1_manual.json"]) is None
+
+
+def labelme_in_the_root(root: Path) -> Truth:
+    """Writes labelme's files beside images that all lie in one folder."""
+    truth = labelme(root)
+    for file in sorted(root.glob("*/*")):
+        name = f"{file.parent.name}_{file.name}"
+        if file.suffix == ".json":
+            edited(file, lambda content, name=name: content.update(imagePath=name.replace("json", "png")))
+        file.rename(root / name)
+    return truth
+
+
+def coco_in_the_root(root: Path) -> Truth:
+    """Writes a file of COCO for each of two parts of the sequences into the root."""
+    truth = cvat_coco(root)
+    whole = root / "annotations/instances_default.json"
+    content = json.loads(whole.read_text())
+    dump(root / "lab1.json", parts_of(content, ["clip0", "clip1"]))
+    dump(root / "lab2.json", parts_of(content, ["clip2"]))
+    whole.unlink()
+    return truth
+
+
+@pytest.mark.parametrize("write", [labelme_in_the_root, coco_in_the_root])
+def test_the_record_of_a_fetched_data_set_is_no_label_file(write: Callable[[Path], Truth], tmp_path: Path) -> None:
+    truth = write(tmp_path / "mine")
+    params = yaml.safe_load(plan_params(tmp_path / "mine").text(tmp_path / "mine"))
+    assert params["prepare_clips"]["source"]["labels"] == ["*.json"]
+    raw = tmp_path / "raw"
+    run_stage("fetch_dataset", {"uri": str(tmp_path / "mine")}, raw=raw)
+    assert (raw / "SOURCE.json").is_file()
+    run_stage("prepare_clips", params["prepare_clips"], raw=raw, clips=tmp_path / "clips")
+    store = ClipStore(tmp_path / "clips")
+    assert {clip.meta["video"] for clip in store.clips if clip.kind == "labelled"} == truth.keys()
+    again = plan_params(raw).findings.source  # as of the folder that was fetched
+    assert again == plan_params(tmp_path / "mine").findings.source

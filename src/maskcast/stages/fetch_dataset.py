@@ -16,6 +16,7 @@ from maskcast.data.archives.checks import ARCHIVE_SUFFIXES
 from maskcast.data.archives.unpack import is_archive, unpack
 from maskcast.digest import digest_tree, sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.files import ORIGIN
 from maskcast.params import Params
 from maskcast.progress import say
 from maskcast.reading import format_bytes, parsing, pluralize, read_yaml
@@ -27,7 +28,6 @@ from maskcast.storage.folder import link
 from maskcast.validation_errors import HIDE_INPUT
 from maskcast.writing import write_json
 
-NOTE = "SOURCE.json"
 STALL_S = 300  # seconds without new bytes after which a download by DVC is stopped
 
 
@@ -82,10 +82,10 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
         else:
             _refuse_sha256(params)
             _link_files(files, folder, raw)
-    (raw / NOTE).unlink(missing_ok=True)  # a hard link: never write through it
+    (raw / ORIGIN).unlink(missing_ok=True)  # a hard link: never write through it
     sizes = [path.stat().st_size for path in raw.rglob("*") if path.is_file()]
     note = {"uri": params.uri, "files": len(sizes), "bytes": sum(sizes), "digest": digest_tree(raw)}
-    write_json(raw / NOTE, note)
+    write_json(raw / ORIGIN, note)
     if params.uri == "synthetic":
         say("synthetic: nothing to fetch; prepare_clips draws the clips")
         return
