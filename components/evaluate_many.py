@@ -9,11 +9,11 @@ from components._image import IMAGE
 
 @component(base_image=IMAGE, install_kfp_package=False)
 def evaluate_many(
-    models: Input[List[Model]], clips: Input[Dataset], report: Output[Artifact], page: Output[HTML], names: list,  # noqa: UP006
-    split: str = "val",
+    models: Input[List[Model]], clips: Input[Dataset], report: Output[Artifact], page: Output[HTML],  # noqa: UP006
+    variants: list, split: str = "val",
 ) -> None:
     """Scores and measures the maskers of a grid on the same clips."""
     from maskcast.commands.evaluate_many import score_grid
 
-    maskers = {name: model.path for name, model in zip(names, models, strict=True)}
-    score_grid(maskers, clips.path, split, report.path, page.path)
+    names, folders = [variant["name"] for variant in variants], [model.path for model in models]
+    score_grid(names, folders, clips.path, split, report.path, page.path)

@@ -21,6 +21,8 @@ from pipelines.values import for_kfp
 
 COMPARISON = evaluate_many.name.replace("-", "_")
 """Name of the task that compares the variants, which no other pipeline has."""
+NAME = "name"
+"""Key of a variant's name, beside its sections, so that a run with other `variants` compares them by name."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,17 @@ class Plan:
     jobs: int
 
     @property
-    def items(self) -> list[dict[str, dict[str, Any]]]:
-        """Items of the loop: for each variant, the sections that differ."""
-        changed = dict.fromkeys(name for variant in self.variants for name in variant.sections)
-        return [{name: for_kfp(variant.sections[name]) for name in changed} for variant in self.variants]
+    def changed(self) -> list[str]:
+        """Sections that differ between variants."""
+        return [*dict.fromkeys(name for variant in self.variants for name in variant.sections)]
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """Items of the loop: for each variant its name, and the sections that differ."""
+        return [
+            {NAME: variant.name} | {name: for_kfp(variant.sections[name]) for name in self.changed}
+            for variant in self.variants
+        ]
 
     @property
     def total(self) -> int:
@@ -89,9 +98,8 @@ def build_grid(name: str, values: Mapping[str, Any], plan: Plan, on: Placement) 
         plan: plan of the grid.
         on: placement of the tasks.
     """
-    items, names = plan.items, [variant.name for variant in plan.variants]
     read = dict.fromkeys(plan.tasks[task].section for task in (*plan.parts.shared, *plan.parts.varied))
-    sections = [section for section in read if section not in items[0]]
+    sections = [section for section in read if section not in plan.changed]
 
     def tasks(*arguments: Any) -> None:
         *section_values, variants = arguments
@@ -100,16 +108,16 @@ def build_grid(name: str, values: Mapping[str, Any], plan: Plan, on: Placement) 
         for task in plan.parts.shared:
             made[task] = _task(task, plan, on, params, made)
         with dsl.ParallelFor(variants, parallelism=plan.jobs) as variant:
-            variant_params = params | {section: getattr(variant, section) for section in items[0]}
+            variant_params = params | {section: getattr(variant, section) for section in plan.changed}
             for task in plan.parts.varied:
                 made[task] = _task(task, plan, on, variant_params, made).set_env_variable(GRID, "1")
         source, port = plan.tasks[plan.grid.stage].reads["clips"]
         models = dsl.Collected(made[plan.grid.stage].outputs["masker"])
         clips = made[source].outputs[port]
-        on.gpu(evaluate_many(models=models, clips=clips, names=names, split=plan.grid.split))
+        on.gpu(evaluate_many(models=models, clips=clips, variants=variants, split=plan.grid.split))
 
     parameters: dict[str, tuple[Any, Any]] = {section: (dict, values[section]) for section in sections}
-    parameters["variants"] = List[Dict[str, dict]], items  # noqa: UP006  (kfp types a variant's section as STRUCT)
+    parameters["variants"] = List[Dict[str, dict]], plan.items  # noqa: UP006  (kfp types a variant's section as STRUCT)
     return on.pipeline(f"{name}-grid", "Variants of a masker", tasks, parameters)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 from kfp.compiler import Compiler
+from tests.conftest import write_store
 
+from maskcast.commands import evaluate_many
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file
 from maskcast.runner import dvc_queue
@@ -156,8 +159,10 @@ def test_kubeflow_loops_over_the_variants(tmp_path: Path) -> None:
     items = inputs["variants"]["defaultValue"]
     assert len(items) == 8 and {item["train_segmenter"]["training"]["epochs"] for item in items} == {5.0}
     assert items[0]["train_segmenter"]["window"] == "null", "KFP's dicts hold no null"
-    names = tasks["evaluate-many"]["inputs"]["parameters"]["names"]["runtimeValue"]["constant"]
-    assert names[0] == "control" and names[-1] == "scales"
+    assert [item["name"] for item in items] == ["control", "V1", "V2", "V3", "V4", "V5", "V6", "scales"]
+    # A run may be given other variants: then the comparison has their names.
+    given = tasks["evaluate-many"]["inputs"]["parameters"]
+    assert given["variants"] == {"componentInputParameter": "variants"} and "names" not in given
 
 
 def test_kubeflow_refuses_a_grid_over_clips(tmp_path: Path) -> None:
@@ -168,6 +173,18 @@ def test_kubeflow_refuses_a_grid_over_clips(tmp_path: Path) -> None:
     add_grid(parser)
     with pytest.raises(MaskcastError, match="--jobs: got 0; give 1 or more"):
         parser.parse_args(["--jobs", "0"])
+
+
+def test_variants_of_one_name_are_all_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On Kubeflow's page a user may copy an item of the loop."""
+    write_store(tmp_path / "clips")
+    folders = [str(tmp_path / folder) for folder in ("x", "y")]
+    for folder in folders:
+        Path(folder).mkdir()
+        Path(folder, "FAILED.json").write_text('{"error": "e"}')
+    with pytest.raises(MaskcastError, match="first a: failed: e"):
+        evaluate_many.score_grid(["a", "a"], folders, str(tmp_path / "clips"), "val", "out", "page")
+    assert capsys.readouterr().out.splitlines() == ["left out a: failed: e", "left out a (2): failed: e"]
 
 
 def test_a_variant_that_fails_leaves_word_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +217,37 @@ def test_variants_keep_their_checkpoints_apart(tmp_path: Path, monkeypatch: pyte
     for start in ("first", "second", "first"):  # of stages that variants change, where this one's params are equal
         run_stage("train_masker", {}, clips=tmp_path / "clips", start=tmp_path / start)
     assert seen[0] == seen[2] != seen[1]
+
+
+EQUAL = """
+import sys, time
+from pathlib import Path
+from maskcast.runner.variants import run_variant
+
+name, other = sys.argv[1:]
+
+def work():
+    Path(f"{name} begins").touch()
+    while not Path(f"{other} waits").exists():
+        time.sleep(0.01)
+    time.sleep(1.5)  # without a lock the other one begins now
+    assert not Path(f"{other} begins").exists() or Path(f"{other} ends").exists()
+    Path(f"{name} ends").touch()
+    return {"done": 1.0}
+
+Path(f"{name} waits").touch()
+assert run_variant(work, "train_masker", {}, [], [Path(name)]) == {"done": 1.0}
+"""
+
+
+def test_a_stage_that_two_variants_share_runs_for_one_after_the_other(tmp_path: Path) -> None:
+    """Else one would find the other's checkpoints locked, and be recorded as failed."""
+    environment = os.environ | {"MASKCAST_GRID": "1", "MASKCAST_RESUME_DIR": str(tmp_path / "new/resume")}
+    running = [
+        subprocess.Popen([sys.executable, "-c", EQUAL, *names], cwd=tmp_path, env=environment)
+        for names in (("a", "b"), ("b", "a"))
+    ]
+    assert [each.wait(120) for each in running] == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import argparse
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -46,11 +46,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def score_grid(maskers: Mapping[str, str], clips: str, split: str, out: str, page: str) -> None:
+def score_grid(names: Sequence[str], maskers: Sequence[str], clips: str, split: str, out: str, page: str) -> None:
     """Scores the maskers of a grid on Kubeflow; an output may be the record of a failed variant.
 
     Args:
-        maskers: folder of each masker, by name.
+        names: of the variants; of those with the same name, which only a user of Kubeflow's page can give, all but
+            the first get their number.
+        maskers: folder of each variant's masker.
         clips: the clip store, or a reference to one.
         split: split whose clips are scored.
         out: folder to write: the page and the CSV file.
@@ -61,7 +63,9 @@ def score_grid(maskers: Mapping[str, str], clips: str, split: str, out: str, pag
     """
     from maskcast.evaluation.many import EvaluationTask
 
-    folders = {name: resolve_reference(Path(folder)) for name, folder in maskers.items()}
+    folders: dict[str, Path] = {}
+    for number, (name, folder) in enumerate(zip(names, maskers, strict=True), start=1):
+        folders[f"{name} ({number})" if name in folders else name] = resolve_reference(Path(folder))
     failed = {name: error for name, folder in folders.items() if (error := read_failure(folder))}
     succeeded = {name: folder for name, folder in folders.items() if name not in failed}
     score(succeeded, EvaluationTask(resolve_reference(Path(clips)), split), Path(out), failed)

@@ -8,12 +8,14 @@ import json
 import os
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from maskcast.digest import digest_json
 from maskcast.errors import MaskcastError, one_line
+from maskcast.locks import exclusive_lock
 from maskcast.runner.outputs import remove
 
 GRID = "MASKCAST_GRID"
@@ -44,16 +46,21 @@ def run_variant(
     Args:
         work: runs the stage.
         name: its name in the pipeline.
-        params: its params. Checkpoints of variants are distinguished by params and inputs only.
+        params: its params. Checkpoints of variants are distinguished by params and inputs only: the same stage of
+            two variants waits for the other one.
         inputs: its inputs, which differ if a variant changes an earlier stage.
         outputs: its outputs, to which an error is written.
     """
     error = next(filter(None, map(read_failure, inputs)), None)
     if error is None:
-        digest = digest_json([params, *map(str, inputs)], 16)
-        environment = {RESUME: f"{os.environ[RESUME]}/{digest}"} if RESUME in os.environ else {}
         try:
-            with patch.dict(os.environ, environment):
+            with ExitStack() as stack:
+                if RESUME in os.environ:
+                    folder = Path(os.environ[RESUME], digest_json([params, *map(str, inputs)], 16))
+                    with suppress(OSError):  # the stage itself reports a volume that it cannot write to
+                        folder.parent.mkdir(parents=True, exist_ok=True)
+                        stack.enter_context(exclusive_lock(folder, blocking=True))
+                    stack.enter_context(patch.dict(os.environ, {RESUME: str(folder)}))
                 return work()
         except Exception as failed:
             if not isinstance(failed, MaskcastError):
