@@ -312,6 +312,31 @@ def test_a_server_that_is_told_to_stop_refuses_after_a_while_and_ends(tmp_path: 
         assert process.wait(WAIT_S) == -signal.SIGTERM
 
 
+def test_requests_whose_body_waits_are_refused_at_shutdown_too(tmp_path: Path) -> None:
+    body = binary_request(np.zeros((1, 100, 160, 160, 3), np.uint8))
+    with asked(tmp_path, 1, 600, 1.0) as (process, (first,)), ThreadPoolExecutor(24) as pool:
+
+        def refused(_: int) -> int:
+            with socket.create_connection(first.getpeername(), timeout=WAIT_S) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # the kernel holds no whole body
+                client.sendall(body)  # as clients do, which read no answer before
+                answer = http.client.HTTPResponse(client)
+                answer.begin()
+                return answer.status
+
+        statuses = pool.map(refused, range(24))
+        while under_way(first.getpeername()[1]) < 25:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert list(statuses) == [503] * 24
+
+
+def under_way(port: int) -> int:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=WAIT_S) as answer:
+        (count,) = re.findall(rb"^maskcast_requests_under_way\S* (\d+)", answer.read(), re.MULTILINE)
+    return int(count)
+
+
 def test_the_log_has_a_line_for_each_request_and_the_version_its_commit() -> None:
     command = [sys.executable, "-m", "maskcast", "serve", "--model", "sample", "--port", "0", "--access-log"]
     env = {**os.environ, "MASKCAST_GIT_SHA": "0123abcd"}

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,9 +54,14 @@ def clip_body() -> bytes:
     return json.dumps({"inputs": [frames]}).encode()
 
 
-def test_a_page_of_another_host_gets_403_and_no_session(model: ServedModel) -> None:
+def test_a_page_of_another_host_gets_403_and_no_session(
+    model: ServedModel, caplog: pytest.LogCaptureFixture
+) -> None:
     infer, path = "/v2/models/artifact/infer", "/v2/models/artifact/session"
     with server(model) as port:
+        log = logging.getLogger("uvicorn.error")
+        log.setLevel(logging.ERROR)  # as `maskcast serve` shows it
+        log.addHandler(caplog.handler)
         for origin in FOREIGN:
             for asked in (infer, "/metrics"):
                 status, told, _ = ask(port, asked, clip_body() if asked == infer else None, Origin=origin)
@@ -70,6 +76,8 @@ def test_a_page_of_another_host_gets_403_and_no_session(model: ServedModel) -> N
                 pass
             assert caught.value.response.status_code == 403
             assert json.loads(caught.value.response.body or b"") == {"error": line}
+        log.removeHandler(caplog.handler)
+        assert caplog.text == ""
         status, _, headers = ask(port, infer, method="OPTIONS", Origin="http://evil.example")
         assert status == 403
         assert "access-control-allow-origin" not in headers

@@ -34,6 +34,7 @@ from maskcast.serving.sessions import BAD, Sessions, refuse
 INPUT, OUTPUT = "frames", "masks"
 MAX_BODIES = 16  # maximum bodies in memory; further requests wait unread in the kernel's buffers
 SESSIONS, IDLE_S = 8, 60.0  # maximum open sessions, and seconds without a frame after which one is closed
+REFUSAL_S = 1.5  # maximum seconds for reading the rest of a body that is refused at shutdown
 ANSWER_S = 300.0  # time limit for computing one answer, because other requests wait for it
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -230,6 +231,7 @@ class _Service:
         try:
             return await answer
         except asyncio.CancelledError:
+            await discard_body(request, REFUSAL_S)
             message = "the server is shutting down; retry in 1 s, when another replica may answer"
             return error_answer(503, message, {"Retry-After": "1"})
         finally:

@@ -44,10 +44,16 @@ async def read_body(request: Request, acquire_slot: Callable[[], Awaitable[None]
     return body
 
 
-async def discard_body(request: Request) -> None:
-    """Reads and drops a body, because clients do not read an answer while sending."""
-    with suppress(TimeoutError, ClientDisconnect):
-        async with asyncio.timeout(STALL_S):
+async def discard_body(request: Request, limit_s: float = STALL_S) -> None:
+    """Reads and drops what is left of a body, because clients do not read an answer while sending.
+
+    Args:
+        request: to read from.
+        limit_s: maximum seconds.
+    """
+    # RuntimeError: Starlette's for a body that was read to its end
+    with suppress(TimeoutError, ClientDisconnect, RuntimeError):
+        async with asyncio.timeout(limit_s):
             async for _ in request.stream():
                 pass
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 from uvicorn.logging import AccessFormatter
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
@@ -26,9 +27,21 @@ DRAIN_S = 20  # seconds for answering waiting requests at shutdown; Kubernetes k
 ACCESS_LINE = '%(asctime)s %(client_addr)s "%(request_line)s" %(status_code)s'
 LAST_S = 2  # further seconds for sending refusals
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # errors if there is no IPv6
+
+
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol without the error that it (0.54) logs after each handshake that is refused."""
+
+    async def send(self, message: Any) -> None:
+        """Sends a message of the application."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
+
+
 PROTOCOLS: dict[str, Any] = {  # protocol settings of uvicorn
     "http": TimeoutProtocol,
-    "ws": "websockets-sansio",
+    "ws": _WebSocketProtocol,
     "ws_max_size": 2 * MAX_FRAME,  # beyond this the connection is closed without a message
     "ws_per_message_deflate": False,  # frames are hardly compressible
 }
