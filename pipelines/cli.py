@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import sys
 import warnings
 from collections.abc import Collection, Sequence
 
@@ -47,12 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = command_parser("pipeline", OVERVIEW, EPILOG)
     add_arguments(parser, arguments[:1])
     args = parser.parse_args(arguments)
-    try:
-        code: int = args.run(args)
-        return code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    code: int = args.run(args)
+    return code
 
 
 def add_arguments(parser: argparse.ArgumentParser, whole: Collection[str] = tuple(COMMANDS)) -> None:

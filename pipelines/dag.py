@@ -36,6 +36,15 @@ def tasks_of(pipeline: BaseComponent) -> dict[str, Task]:
     return tasks
 
 
+def names_in(pipeline: BaseComponent) -> dict[str, str]:
+    """Returns the names of a pipeline's tasks by kfp's, also of those in loops."""
+    spec = MessageToDict(pipeline.pipeline_spec)
+    dags = [part["dag"] for part in (spec["root"], *spec["components"].values()) if "dag" in part]
+    return {
+        task: entry["taskInfo"]["name"].replace(" ", "_") for dag in dags for task, entry in dag["tasks"].items()
+    }
+
+
 def _add(task: str, ir: Mapping[str, Any], name_of: Mapping[str, str], tasks: dict[str, Task]) -> None:
     """Adds a task after all tasks whose outputs it reads."""
     inputs = ir[task]["inputs"]

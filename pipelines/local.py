@@ -11,9 +11,10 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -27,6 +28,7 @@ from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_client import create_database
 from maskcast.stopping import STOP_SIGNALS, Stopped
 from pipelines.compile import build, grid_plan, read_values, report, stages_of
+from pipelines.dag import names_in
 from pipelines.local_docker import docker_runner
 from pipelines.local_log import COLOUR, StageLog
 from pipelines.options import add_grid, add_pipeline
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     total = None if args.verbose else grid.total if grid else len(stages_of(args.pipeline))
     if grid:
         create_database()
-    folder = run_local(built, args.out, args.docker, mounts, total)
+    folder = run_local(built, args.out, args.docker, mounts, total, names_in(built))
     variants = [variant.name for variant in grid.variants] if grid else []
     for file in folder.glob("*/report/scores.md"):
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -103,6 +105,7 @@ def run_local(
     image: str | None = None,
     mounts: Sequence[Path] = (),
     total: int | None = None,
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Runs a pipeline in processes, or in containers of ``image``.
 
@@ -112,6 +115,7 @@ def run_local(
         image: image of the containers; None uses processes.
         mounts: folders that are mounted read-only in containers, under the same path.
         total: number of stages, to print one line per stage; None prints all output.
+        names: see `StageLog`.
 
     Returns:
         The folder of the run: ``<stage>/<port>``, stages with dashes; a second use of a stage ends in ``-2``.
@@ -133,7 +137,7 @@ def run_local(
     local.init(runner, pipeline_root=str(out))
     warnings.filterwarnings("ignore", "Task .* have no effect in the current local runner")
     with log.open("w", encoding="utf-8") as file:
-        stages = StageLog(file, total or 0)
+        stages = StageLog(file, total or 0, names)
         try:
             with nullcontext() if total is None else redirect_stdout(stages), _stages_stop_first():
                 built()

@@ -1,15 +1,19 @@
-"""Captures the output of Kubeflow's local runner and of stages in a file, and shows one line per stage."""
+"""Captures the output of Kubeflow's local runner and of stages in a file, and shows one line per stage.
+
+Stages that run at the same time, as variants of a grid do, get a second line when they end.
+"""
 
 import io
 import re
 import sys
 import time
+from collections.abc import Mapping
 from typing import TextIO
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # The message of kfp's runner, after time and level.
 BEGINS = re.compile(r"Executing task '([\w-]+)'")
-ENDS = re.compile(r"Task '[\w-]+' finished with status (\w+)")
+ENDS = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
 ERROR = re.compile(r"\s*(?:[\w.]+Error|error): (.+)")
 
 
@@ -19,12 +23,14 @@ class StageLog(io.TextIOBase):
     Args:
         file: receives all output.
         total: number of stages.
+        names: names of the stages in the pipeline, by kfp's names of their tasks.
     """
 
-    def __init__(self, file: TextIO, total: int) -> None:
-        self._file, self._total = file, total
-        self._begun, self._count, self._line = 0.0, 0, ""
-        self.stage = ""  # last stage that was started
+    def __init__(self, file: TextIO, total: int, names: Mapping[str, str]) -> None:
+        self._file, self._total, self._names = file, total, names
+        self._begun: dict[str, list[float]] = {}  # start times of each running stage
+        self._count, self._line, self._open = 0, "", ""  # the last one is the stage whose line has no end yet
+        self.stage = ""  # last stage that was started, or that failed
         self.error = ""  # last error that was printed
 
     def write(self, text: str) -> int:
@@ -39,11 +45,19 @@ class StageLog(io.TextIOBase):
     def _read(self, line: str) -> None:
         # Not by print, which the runner replaces.
         if begins := BEGINS.search(line):
-            self._begun, self._count, self.stage = time.monotonic(), self._count + 1, begins[1].replace("-", "_")
-            sys.stderr.write(f"{self._count}/{self._total} {self.stage} ... ")
+            self.stage, self._count = self._names.get(begins[1], begins[1]), self._count + 1
+            self._begun.setdefault(self.stage, []).append(time.monotonic())
+            line_end = "\n" if self._open else ""
+            sys.stderr.write(f"{line_end}{self._count}/{self._total} {self.stage} ... ")
+            self._open = self.stage
         elif ends := ENDS.search(line):
-            how = "done" if ends[1] == "SUCCESS" else "failed"
-            sys.stderr.write(f"{how} after {time.monotonic() - self._begun:.0f} s\n")
+            stage, failed = self._names.get(ends[1], ends[1]), ends[2] != "SUCCESS"
+            took = time.monotonic() - self._begun[stage].pop(0)
+            line_begin = "" if self._open == stage else f"\n{stage} " if self._open else f"{stage} "
+            sys.stderr.write(f"{line_begin}{'failed' if failed else 'done'} after {took:.0f} s\n")
+            self._open = ""
+            if failed:
+                self.stage = stage
         elif error := ERROR.match(line):
             self.error = error[1]
         sys.stderr.flush()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,11 @@ from tests.conftest import ROOT
 from maskcast.params import Params
 from maskcast.report.page import Page
 from pipelines import local, local_log
+from pipelines.compile import build, grid_plan, read_values
+from pipelines.dag import names_in
 from pipelines.local import write_pages
 from pipelines.local_log import StageLog
+from pipelines.placement import Placement
 
 
 def run_local(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +70,7 @@ def test_a_run_finds_its_own_folder_beside_those_of_others(
 def test_each_stage_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     kept, times = StringIO(), iter((0.0, 3.0, 10.0, 74.6))
     monkeypatch.setattr(local_log, "time", SimpleNamespace(monotonic=lambda: next(times)))
-    log = StageLog(kept, 2)
+    log = StageLog(kept, 2, {"fetch-dataset": "fetch_dataset", "train-masker-2": "train_segmenter"})
     for text in (
         "12:00:00.1 - INFO - Executing task \x1b[96m'fetch-dataset'\x1b[0m\n",
         "    epoch 1\n    ValueError: nothing to",
@@ -79,10 +83,38 @@ def test_each_stage_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         log.write(text)
     assert capsys.readouterr().err.splitlines() == [
         "1/2 fetch_dataset ... done after 3 s",
-        "2/2 train_masker_2 ... failed after 65 s",
+        "2/2 train_segmenter ... failed after 65 s",
     ]
-    assert (log.stage, log.error) == ("train_masker_2", "clips: none; prepare some")
+    assert (log.stage, log.error) == ("train_segmenter", "clips: none; prepare some")
     assert "epoch 1" in kept.getvalue() and "nothing to worry about" in kept.getvalue()
+
+
+def test_stages_at_the_same_time_have_their_own_times(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter((0.0, 5.0, 20.0, 40.0))
+    monkeypatch.setattr(local_log, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    log = StageLog(StringIO(), 7, {"a": "masker", "b": "segmenter"})
+    for text in ("Executing task 'a'", "Executing task 'b'"):
+        log.write(f"{text}\n")
+    log.write("Task 'a' finished with status FAILURE\n")
+    assert log.stage == "masker", "that failed, not that began last"
+    log.write("Task 'b' finished with status SUCCESS\n")
+    assert capsys.readouterr().err.splitlines() == [
+        "1/7 masker ... ",
+        "2/7 segmenter ... ",
+        "masker failed after 20 s",
+        "segmenter done after 35 s",
+    ]
+
+
+def test_names_of_tasks_are_those_of_the_pipeline_also_in_a_loop() -> None:
+    on, grid = Placement("image"), ROOT / "recipes/video/grid.yaml"
+    given = Namespace(pipeline="video", params=ROOT / "recipes/video/params.yaml", grid=grid, jobs=1)
+    values, _ = read_values("video", given.params, ())
+    names = names_in(build("video", values, on, grid_plan(given, values)))
+    assert set(names.values()) >= {"train_masker", "train_segmenter", "evaluate_many"}
+    assert names["train-masker-2"] == "train_segmenter"
 
 
 def test_pages_get_names_that_a_browser_opens_and_an_index(tmp_path: Path) -> None:

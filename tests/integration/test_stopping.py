@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import signal
 import socket
@@ -251,6 +252,15 @@ def test_what_was_open_where_a_stop_came_is_let_go_at_once() -> None:
         assert opened[0]() is None
     finally:
         gc.enable()
+
+
+def test_run_local_says_where_it_was_stopped(folder: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", folder)
+    process = start(folder, *maskcast("pipeline", "run-local"))
+    log = folder / "log"
+    said = stop(folder, process, signal.SIGTERM, lambda: b"prepare_clips ... " in log.read_bytes(), group=False)
+    assert process.returncode == 143
+    assert re.search(r"stopped in prepare_clips; full output: .*/log-\d+\.txt$", said)
 
 
 LOCAL = """
