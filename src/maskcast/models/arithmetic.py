@@ -24,6 +24,8 @@ from pathlib import Path
 
 import torch
 
+from maskcast.progress import is_main_process, say
+
 _FIXED_SHAPES = ContextVar("fixed", default=False)
 MIN_CAPABILITY = (7, 0)  # lowest compute capability that Triton supports
 
@@ -106,7 +108,17 @@ def has_kernels(x: torch.Tensor) -> bool:
     """Whether our kernels (``models.kernels``) take this tensor: on a GPU and outside of torch.compile."""
     if not x.is_cuda or x.dtype == torch.float64 or torch.compiler.is_compiling():
         return False
-    return compile_unsupported_reason(x.device) is None
+    return _kernels_are_supported(x.device)
+
+
+@cache
+def _kernels_are_supported(device: torch.device) -> bool:
+    """Whether our kernels can be compiled; else a line says once why the GPU is slower than it could be."""
+    if (reason := compile_unsupported_reason(device)) is None:
+        return True
+    if is_main_process():
+        say(f"{device.type}: without the Triton kernels, so slower: {reason}")
+    return False
 
 
 @contextmanager
