@@ -58,17 +58,17 @@ class Snapshot:
 def snapshot(run: V2beta1Run, names: Mapping[str, str], reach: RunPods) -> Snapshot:
     """Returns the state of a run; pods are queried if possible."""
     pods = reach.pods()
-    last = {each.task: each for each in pods}
-    waiting = {}
-    for task, each in last.items():
+    waiting: dict[str, Waiting] = {}
+    for each in _last_attempts(pods):
         if each.pod.status.phase != "Pending":
             continue
         why = QUEUED if is_queued(each.pod) else waiting_reason(each.pod)
         since = each.pod.metadata.creation_timestamp
         if why is not None and datetime.now(UTC) - since >= PATIENCE:
             of_queue = QUEUE_LABEL in (each.pod.metadata.labels or {})
-            waiting[each.loop or task] = Waiting(why, since, why is QUEUED, of_queue)
-    return Snapshot(run, stage_states(run, names), pods, last, waiting)
+            # Of the items of a loop, the one that has waited longest.
+            waiting.setdefault(each.loop or each.task, Waiting(why, since, why is QUEUED, of_queue))
+    return Snapshot(run, stage_states(run, names), pods, {each.task: each for each in pods}, waiting)
 
 
 def cause(client: Client, at: Snapshot, api: CoreV1Api | None) -> str | None:
@@ -112,10 +112,16 @@ def _of_stage(logs: StageLogs, task: str) -> str:
 
 
 def _of_loop(logs: StageLogs, loop: str) -> str:
-    for each in logs.pods:
+    for each in _last_attempts(logs.pods):
         if loop in (each.loop, each.task) and (why := failure_reason(each.pod, logs.of_pod(each))):
             return f"{each.task.replace('-', '_')} in pod {each.name}: {why}"
     return "one of its tasks failed, whose pod was deleted; Kubeflow's page of the run shows which"
+
+
+def _last_attempts(pods: Sequence[StagePod]) -> list[StagePod]:
+    """Returns the newest pod of each task, in a loop of each task and item, the oldest first."""
+    newest = {(each.task, each.item): each for each in pods}
+    return [each for each in pods if newest[each.task, each.item] is each]
 
 
 def _of_driver(logs: StageLogs, task: str) -> str:

@@ -33,6 +33,8 @@ class StagePod:
     pod: V1Pod
     loop: str | None = None
     """kfp's name of the loop that the task is in (see `is_loop`); None outside of loops."""
+    item: str = ""
+    """Argo's nodes between the root and the task, which differ between the items of a loop."""
 
     @property
     def name(self) -> str:
@@ -187,9 +189,9 @@ def _stage_pod(pod: V1Pod) -> StagePod | None:
     path = (pod.metadata.annotations or {}).get(NODE_NAME, "").split(".")
     last, attempt = _attempt(path[-1])
     if last.endswith("-driver"):
-        return StagePod(last.removesuffix("-driver"), attempt, True, pod, _loop(path[2:-1]))
+        return StagePod(last.removesuffix("-driver"), attempt, True, pod, _loop(path[2:-1]), ".".join(path[2:-1]))
     if last == "executor" and len(path) > 1:
-        return StagePod(_attempt(path[-2])[0], attempt, False, pod, _loop(path[2:-2]))
+        return StagePod(_attempt(path[-2])[0], attempt, False, pod, _loop(path[2:-2]), ".".join(path[2:-2]))
     return None
 
 

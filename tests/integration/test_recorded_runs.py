@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes import client
 from tests.integration.conftest import Done
 from tests.integration.kfp_server import KfpServer, task
 from tests.integration.kube_api import KubeApi
@@ -266,6 +267,12 @@ def test_a_pod_that_was_seen_in_a_queue_is_waited_for_from_then_on(
     assert watched.code == 0
 
 
+def node_name(item: str, attempt: int) -> dict[str, str]:
+    """Returns the annotations of a pod in a loop."""
+    path = f"wf(0).root(0).{item}.train-masker(0).executor({attempt})"
+    return {"workflows.argoproj.io/node-name": path}
+
+
 def test_a_pod_that_fails_or_waits_in_a_loop_is_said_with_its_task(
     shared_data: Path, kfp_server: KfpServer, kube: KubeApi, pipelines: Cli
 ) -> None:
@@ -275,9 +282,7 @@ def test_a_pod_that_fails_or_waits_in_a_loop_is_said_with_its_task(
     stored["run_details"] = {"task_details": [task("for-loop-1", "FAILED")]}
     (pod,) = (each for path, each in kube.objects.items() if "/pods/" in path)
     item = "for-loop-1(0).iteration-iterator(0).iteration-item(0:0)(0)"
-    pod.metadata.annotations = {
-        "workflows.argoproj.io/node-name": f"wf(0).root(0).{item}.train-masker(0).executor(0)"
-    }
+    pod.metadata.annotations = node_name(item, attempt=0)
     said = f"for-loop-1: train_masker in pod {pod.metadata.name}: out of memory: its limit is "
     assert said in pipelines("status", run_id).out
     kube.objects.clear()
@@ -287,6 +292,22 @@ def test_a_pod_that_fails_or_waits_in_a_loop_is_said_with_its_task(
     waiting = put_pod(kube, pod_of(shared_data, "pod_no_node_fits"), labels={"pipeline/runid": run_id})
     waiting.metadata.annotations = pod.metadata.annotations
     assert "waits: unschedulable" in " ".join(pipelines("status", run_id).out.split())
+    # A later pod of another variant hides neither that this one waits, nor which one failed.
+    other = put_pod(
+        kube, pod_of(shared_data, "pod_out_of_memory"), labels={"pipeline/runid": run_id}, name="later"
+    )
+    other.metadata.creation_timestamp = waiting.metadata.creation_timestamp + timedelta(seconds=1)
+    other.metadata.annotations = node_name(item.replace("0:0", "1:1"), attempt=0)
+    other.status.phase = "Running"
+    assert "waits: unschedulable" in " ".join(pipelines("status", run_id).out.split())
+    other.status.phase = "Failed"
+    waiting.status = client.V1PodStatus(phase="Failed", reason="Evicted", message="disk pressure")
+    again = put_pod(kube, pod_of(shared_data, "pod_no_node_fits"), labels={"pipeline/runid": run_id}, name="again")
+    again.metadata.creation_timestamp = waiting.metadata.creation_timestamp + timedelta(seconds=2)
+    again.metadata.annotations = node_name(item, attempt=1)
+    again.status = client.V1PodStatus(phase="Succeeded")
+    stored["state"] = stored["run_details"]["task_details"][0]["state"] = "FAILED"
+    assert "for-loop-1: train_masker in pod later: out of memory: " in pipelines("status", run_id).out
 
 
 def test_memory_that_ran_out_is_said_with_what_was_asked_for(
