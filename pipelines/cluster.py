@@ -10,8 +10,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_
 from pydantic_core import PydanticCustomError
 
 from maskcast.errors import MaskcastError
-from maskcast.params import Params, load_params_file, validate
+from maskcast.params import Params, flatten, load_params_file, validate
 from maskcast.redaction import is_secret
+from maskcast.runner.node_resources import NODE_RESOURCES, parse_node_resources
 from maskcast.validation_errors import HIDE_INPUT
 from pipelines.kubernetes_types import (
     DNS_LABEL,
@@ -32,7 +33,13 @@ from pipelines.pod_metadata import KUEUE, QUEUE_LABEL, Annotations, Labels
 LARGEST = 2**31 - 1  # Kubernetes and kfp store seconds and retries in 32 bits
 PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 EXAMPLE = re.compile(r"@sha256:0{64}$")  # of the sample file
-NODE_RESOURCES = "MASKCAST_NODE_RESOURCES"
+PLACEHOLDER = "{{"  # starts one of Argo or kfp, which they replace anywhere in a text
+PLACEHOLDER_PROBLEM = "{{ starts a placeholder of Argo or kfp; use another value"
+# Variables that maskcast, Kubeflow, Argo and torchrun set in pods.
+RESERVED = re.compile(
+    rf"(?!{NODE_RESOURCES}$)MASKCAST_|KFP_|ARGO_|PET_|TORCHELASTIC_"
+    r"|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_ADDR|MASTER_PORT)$"
+)
 Kind = Literal["io", "cpu", "gpu"]
 
 
@@ -111,8 +118,12 @@ class Pod(Params):
     @property
     def labels(self) -> dict[str, str]:
         """Required labels of nodes: the node selector and the GPU type."""
-        gpu_type = {"nvidia.com/gpu.product": self.gpu_type} if self.gpus and self.gpu_type else {}
-        return gpu_type | self.node_selector
+        return (self.labels_of_gpus if self.gpus else {}) | self.node_selector
+
+    @property
+    def labels_of_gpus(self) -> dict[str, str]:
+        """Required labels of nodes with GPUs."""
+        return {"nvidia.com/gpu.product": self.gpu_type} if self.gpu_type else {}
 
 
 class Pods(Params):
@@ -232,6 +243,15 @@ class Cluster(Params):
 
     @field_validator("env")
     @classmethod
+    def _node_resources_are_an_object(cls, env: dict[str, str]) -> dict[str, str]:
+        try:
+            parse_node_resources(env.get(NODE_RESOURCES))
+        except MaskcastError as error:
+            raise PydanticCustomError(HIDE_INPUT, "{error}", {"error": str(error)}) from None
+        return env
+
+    @field_validator("env")
+    @classmethod
     def _no_secret(cls, env: dict[str, str]) -> dict[str, str]:
         for name, value in env.items():
             if is_secret(name, value) or name == "AWS_ACCESS_KEY_ID":  # which belongs to its secret
@@ -245,14 +265,26 @@ class Cluster(Params):
         return self
 
     @model_validator(mode="after")
+    def _has_no_placeholder(self) -> Self:
+        for key, value in flatten(self.model_dump(mode="json")).items():
+            if PLACEHOLDER in f"{key} {value}":
+                raise PydanticCustomError(HIDE_INPUT, "{problem}", {"problem": f"{key}: {PLACEHOLDER_PROBLEM}"})
+        return self
+
+    @model_validator(mode="after")
     def _mounts_do_not_clash(self) -> Self:
         check_mounts(self.files, self.workspace)
         return self
 
     @model_validator(mode="after")
-    def _sets_each_variable_once(self) -> Self:
+    def _sets_each_variable_once_and_none_of_others(self) -> Self:
         names = [*self.env, *(variable for keys in self.secrets.values() for variable in keys)]
         for name in names:
+            if RESERVED.match(name):
+                raise PydanticCustomError(
+                    HIDE_INPUT,
+                    f"{name} is set by maskcast, Kubeflow or torchrun; remove it from `env` and `secrets`",
+                )
             if names.count(name) > 1:
                 raise PydanticCustomError(
                     HIDE_INPUT, f"duplicate variable {name} in `env` and `secrets`; keep one"
@@ -282,6 +314,18 @@ class Cluster(Params):
             return {}
         given = {"labels": self.labels, "annotations": self.annotations}
         return {"MASKCAST_POD_METADATA": json.dumps(given, sort_keys=True)}
+
+    def scheduling_variables(self, pod: Pod) -> dict[str, str]:
+        """The variable with which a stage passes its node selector and tolerations to the nodes of its TrainJob.
+
+        Kueue adds its own to the pod that waits. That pod may have no GPUs, although the nodes have some.
+        """
+        on_nodes = pod.labels_of_gpus if NODE_RESOURCES in self.env else {}
+        tolerations = [toleration.model_dump(exclude_none=True) for toleration in pod.tolerations]
+        given = {"nodeSelector": on_nodes | pod.labels, "tolerations": tolerations}
+        if not any(given.values()):
+            return {}
+        return {"MASKCAST_POD_SCHEDULING": json.dumps({key: value for key, value in given.items() if value})}
 
     def pod(self, name: str, stage: str, kind: Kind) -> Pod:
         """Returns the pod settings of a stage: those of its kind, with overrides by stage, then by name.

@@ -1,4 +1,7 @@
-"""Compiles a pipeline to the file that Kubeflow runs: IR YAML, or Kubernetes-native manifests."""
+"""Compiles a pipeline to the file that Kubeflow runs: IR YAML, or Kubernetes-native manifests.
+
+The file has no service account: give that of the cluster file where you start the run. `submit` does so itself.
+"""
 
 import argparse
 import inspect
@@ -30,6 +33,7 @@ from pipelines.dag import tasks_of
 from pipelines.grid import COMPARISON, Plan, build_grid, plan
 from pipelines.options import add_cluster, add_grid, add_pipeline
 from pipelines.placement import Placement
+from pipelines.scale import pods_of_nodes
 from pipelines.values import checked_values, for_kfp
 
 
@@ -51,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
     cluster = load_cluster(args.cluster)
     out = args.out or Path(f"{args.pipeline}.yaml")
     values, warnings = read_values(args.pipeline, args.params, args.set)
-    pipeline = build(args.pipeline, values, Placement(cluster.image, cluster), grid_plan(args, values))
+    placement, grid = Placement(cluster.image, cluster), grid_plan(args, values)
+    pipeline = build(args.pipeline, values, placement, grid)
+    pods_of_nodes(placement, values, grid)
     write_pipeline(pipeline, out, native=cluster if args.native else None)
     report(warnings)
     if problem := cluster.image_problem:

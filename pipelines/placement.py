@@ -12,10 +12,16 @@ from pipelines.cluster import PINNED, Cluster, Kind, Pod
 
 
 class Placement:
-    """Places each task of a pipeline; without a cluster (local runs), only the image is set."""
+    """Places each task of a pipeline; without a cluster (local runs), only the image is set.
 
-    def __init__(self, image: str, cluster: Cluster | None = None) -> None:
-        self.image, self.cluster = image, cluster
+    Args:
+        image: image of the tasks.
+        cluster: the cluster.
+        caching: whether tasks may take outputs from Kubeflow's cache.
+    """
+
+    def __init__(self, image: str, cluster: Cluster | None = None, *, caching: bool = True) -> None:
+        self.image, self.cluster, self.caching = image, cluster, caching
         # Stage by name in the pipeline; complete once a pipeline has been built.
         self.stages: dict[str, str] = {}
         self.pods: dict[str, Pod] = {}
@@ -48,7 +54,9 @@ class Placement:
             ],
             return_annotation=None,
         )
-        built: BaseComponent = dsl.pipeline(name=name, description=description, pipeline_config=config)(function)
+        root = cluster and cluster.pipeline_root
+        define = dsl.pipeline(name=name, description=description, pipeline_root=root, pipeline_config=config)
+        built: BaseComponent = define(function)
         return built
 
     def io(self, task: PipelineTask) -> PipelineTask:
@@ -71,7 +79,7 @@ class Placement:
         if self.cluster is not None:
             self.pods[name] = self.cluster.pod(name, stage, kind)
             _on_cluster(task, name, self.cluster, self.pods[name])
-        if stage.startswith("register_"):
+        if stage.startswith("register_") or not self.caching:
             task.set_caching_options(False)  # a cached task would register nothing
         return task
 
@@ -97,6 +105,7 @@ def _on_cluster(task: PipelineTask, name: str, cluster: Cluster, pod: Pod) -> No
             task, "shared-memory", "/dev/shm", medium="Memory", size_limit=pod.shared_memory
         )
     variables = {"MASKCAST_IMAGE": cluster.image, **cluster.data_variables, **cluster.metadata_variables}
+    variables |= cluster.scheduling_variables(pod)
     for variable, value in {**variables, **cluster.env}.items():
         task.set_env_variable(variable, value)
     kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")

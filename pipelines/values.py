@@ -11,9 +11,9 @@ from maskcast.errors import MaskcastError
 from maskcast.params import Params, flatten, section, set_key, validate
 from maskcast.runner.stage import get_stage
 from maskcast.storage.store import local_path
+from pipelines.cluster import PLACEHOLDER, PLACEHOLDER_PROBLEM
 
 EXACT = 2**53  # up to this every integer is exact in a double
-PLACEHOLDER = "{{$."  # kfp replaces it anywhere in a text
 
 
 def checked_values(
@@ -45,7 +45,7 @@ def checked_values(
         params[name] = validate(get_stage(stages[name]).params, given, where)
         for key, value in flatten(given).items():
             if PLACEHOLDER in f"{key} {value}":
-                raise MaskcastError(f"{where}.{key}: {PLACEHOLDER} starts a kfp placeholder; use another value")
+                raise MaskcastError(f"{where}.{key}: {PLACEHOLDER_PROBLEM}")
     for _, conflict in conflicts(params, sources):
         raise MaskcastError(f"{source}: {conflict}")
     return values, params

@@ -22,7 +22,7 @@ from kfp_server_api.models import V2beta1Run
 
 from maskcast.errors import MaskcastError
 from pipelines.client.transport import RefusedError, Transport, not_kubeflow
-from pipelines.cluster import load_cluster
+from pipelines.cluster import Cluster, load_cluster
 from pipelines.options import add_cluster, cluster_file
 
 IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
@@ -157,6 +157,16 @@ class Client(kfp.Client):
         return str(answer.data.decode("utf-8", "replace"))
 
 
+def cluster_of(args: argparse.Namespace) -> Cluster:
+    """Returns the cluster of the flags `--cluster` and `--namespace`.
+
+    Raises:
+        MaskcastError: the cluster file is invalid.
+    """
+    cluster = load_cluster(args.cluster)
+    return cluster.model_copy(update={"namespace": args.namespace}) if args.namespace else cluster
+
+
 @contextmanager
 def connect(args: argparse.Namespace) -> Iterator[Client]:
     """Yields a client that is connected to the server.
@@ -167,7 +177,7 @@ def connect(args: argparse.Namespace) -> Iterator[Client]:
     Raises:
         MaskcastError: if no server is specified or it cannot be used; names the remedy.
     """
-    namespace = args.namespace or load_cluster(args.cluster).namespace
+    namespace = args.namespace or cluster_of(args).namespace
     named = args.host or os.environ.get("KF_PIPELINES_ENDPOINT")
     ui = os.environ.get("KF_PIPELINES_UI_ENDPOINT")
     with ExitStack() as stack:

@@ -8,6 +8,7 @@ registry's digest. Statements about KServe refer to version 0.20.
 import re
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -153,7 +154,10 @@ def storage_account(cluster: Cluster) -> Manifest:
 
 
 def storage_annotations(cluster: Cluster) -> dict[str, str]:
-    """Returns annotations for the secret of S3 keys, from which KServe reads the address of the S3 server."""
+    """Returns annotations for the secret of S3 keys, from which KServe reads how to reach the S3 server.
+
+    KServe mounts the ConfigMap of a certificate at the folder of its path, in the container that copies weights.
+    """
     notes = {}
     if endpoint := cluster.env.get("AWS_ENDPOINT_URL_S3") or cluster.env.get("AWS_ENDPOINT_URL"):
         address = urlsplit(endpoint)
@@ -161,6 +165,10 @@ def storage_annotations(cluster: Cluster) -> dict[str, str]:
         notes["s3-usehttps"] = "1" if address.scheme == "https" else "0"
     if region := cluster.env.get("AWS_REGION") or cluster.env.get("AWS_DEFAULT_REGION"):
         notes["s3-region"] = region
+    authority = cluster.env.get("AWS_CA_BUNDLE", "")
+    source = cluster.files.get(str(PurePosixPath(authority).parent))
+    if source is not None and source.config_map:
+        notes |= {"s3-cabundle": authority, "s3-cabundle-configmap": source.config_map}
     return {f"{GROUP}/{key}": value for key, value in notes.items()}
 
 

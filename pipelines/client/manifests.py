@@ -8,7 +8,6 @@ from pipelines.cluster import Cluster
 
 Manifest = dict[str, Any]
 RBAC = "rbac.authorization.k8s.io"
-ROLE = "maskcast"
 LABELS = {"app.kubernetes.io/part-of": "maskcast"}
 KFP_STORE = "mlpipeline-minio-artifact"  # secret of KFP's default artifact store
 
@@ -17,10 +16,12 @@ def manifests(cluster: Cluster) -> list[Manifest]:
     """Returns all manifests except the secrets: service account, role, role binding and workspace claim."""
     name = cluster.service_account
     account = service_account(cluster, name)
-    role = _object(cluster, f"{RBAC}/v1", "Role", ROLE) | {"rules": rules(cluster)}
-    # Not the account's own name, because Kubeflow uses those for bindings of its own accounts.
-    binding = _object(cluster, f"{RBAC}/v1", "RoleBinding", f"{ROLE}-to-{name}") | {
-        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": ROLE},
+    # One per account, as each has its own secrets. Not the account's own name, because Kubeflow uses those for
+    # bindings of its own accounts.
+    role_name = f"maskcast-to-{name}"
+    role = _object(cluster, f"{RBAC}/v1", "Role", role_name) | {"rules": rules(cluster)}
+    binding = _object(cluster, f"{RBAC}/v1", "RoleBinding", role_name) | {
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": role_name},
         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": cluster.namespace}],
     }
     return [account, role, binding, *_workspace(cluster)]

@@ -16,9 +16,9 @@ from kfp_server_api.models import V2beta1Pipeline
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from pipelines.client.connection import Client, connect
+from pipelines.client.connection import Client, cluster_of, connect
 from pipelines.client.preflight import print_checks
-from pipelines.cluster import Cluster, load_cluster
+from pipelines.cluster import Cluster
 from pipelines.compile import (
     build,
     content_digest,
@@ -30,6 +30,7 @@ from pipelines.compile import (
 )
 from pipelines.options import add_cluster, add_grid, add_pipeline
 from pipelines.placement import Placement
+from pipelines.scale import pods_of_nodes
 from pipelines.values import for_kfp, local_data
 
 
@@ -54,6 +55,9 @@ def add_package(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--experiment", default="maskcast", help="experiment, created if missing (default: %(default)s)"
     )
+    parser.add_argument(
+        "--no-cache", action="store_true", help="run every stage, also those whose outputs Kubeflow's cache has"
+    )
     parser.add_argument("--no-preflight", action="store_true", help="do not check the cluster first")
 
 
@@ -61,7 +65,8 @@ def make_package(args: argparse.Namespace, cluster: Cluster) -> Package:
     """Returns the package to submit. `-S` changes only values of the run, not the version of the pipeline.
 
     Raises:
-        MaskcastError: a key is invalid, the image is not pinned, or pods cannot read the data.
+        MaskcastError: a key is invalid, the image is not pinned, pods cannot read the data, or a training would
+            fail on the cluster.
     """
     cluster.check_image()
     values, warnings = read_values(args.pipeline, args.params, args.set)
@@ -71,8 +76,10 @@ def make_package(args: argparse.Namespace, cluster: Cluster) -> Package:
             "use s3://bucket/prefix"
         )
     defaults, _ = read_values(args.pipeline, args.params, ())
-    built = build(args.pipeline, defaults, Placement(cluster.image, cluster), grid_plan(args, defaults))
+    placement = Placement(cluster.image, cluster, caching=not args.no_cache)
+    built = build(args.pipeline, defaults, placement, grid_plan(args, defaults))
     grid = grid_plan(args, values)
+    pods_of_nodes(placement, values, grid)
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"
         write_pipeline(built, compiled)
@@ -97,7 +104,7 @@ def prepare_submission(args: argparse.Namespace) -> Iterator[tuple[Client, Packa
     Raises:
         MaskcastError: names the faulty key, or what is missing.
     """
-    cluster = load_cluster(args.cluster)
+    cluster = cluster_of(args)
     package = make_package(args, cluster)
     with connect(args) as client:
         if not args.no_preflight:

@@ -6,7 +6,7 @@ things are written and removed at once: an object below `pipeline_root`, and an 
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,13 +35,15 @@ from pipelines.client.checks.pod_environment import pod_environment
 from pipelines.client.checks.queue import queue
 from pipelines.client.checks.storage import artifacts, data, launcher
 from pipelines.client.checks.tracking import mlflow
-from pipelines.client.connection import Client, NoServerError, add_connection
+from pipelines.client.checks.trainer import trainer
+from pipelines.client.connection import Client, NoServerError, add_connection, cluster_of
 from pipelines.client.connection import connect as connect_kubeflow
 from pipelines.client.kube import call_api, connect
-from pipelines.cluster import Cluster, Pod, load_cluster
+from pipelines.cluster import Cluster, Pod
 from pipelines.compile import build, grid_plan, read_values
 from pipelines.options import add_cluster, add_grid, add_pipeline
 from pipelines.placement import Placement
+from pipelines.scale import pods_of_nodes
 
 API_CHECKS: dict[str, Check] = {
     "namespace": namespace,
@@ -55,6 +57,7 @@ API_CHECKS: dict[str, Check] = {
     "nodes": nodes,
     "quota": quota,
     "queue": queue,
+    "trainer": trainer,
     "launcher": launcher,
     "retries": retries,
 }
@@ -74,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns 0 if nothing failed, else 1."""
     with _server(args) as server:
-        return 0 if print_checks(args, load_cluster(args.cluster), server) else 1
+        return 0 if print_checks(args, cluster_of(args), server) else 1
 
 
 def check_cluster(cluster_file: Path) -> list[CheckResult]:
@@ -87,7 +90,7 @@ def check_cluster(cluster_file: Path) -> list[CheckResult]:
     add_arguments(parser)
     args = parser.parse_args(["--cluster", str(cluster_file)])
     with _server(args) as server:
-        return check_submission(args, load_cluster(cluster_file), server)
+        return check_submission(args, cluster_of(args), server)
 
 
 @contextmanager
@@ -119,17 +122,25 @@ def check_submission(
         server: connection to Kubeflow, or its error.
 
     Raises:
-        MaskcastError: the params are invalid.
+        MaskcastError: the params are invalid, or a training would fail on the cluster.
     """
     placement = Placement(cluster.image, cluster)
     values, _ = read_values(args.pipeline, args.params, args.set)
-    build(args.pipeline, values, placement, grid_plan(args, values))
+    grid = grid_plan(args, values)
+    build(args.pipeline, values, placement, grid)
+    on_nodes = pods_of_nodes(placement, values, grid)
+    pods = placement.pods | {f"{name} (nodes)": pod for name, pod in on_nodes.items()}
     uri = str(values["fetch_dataset"]["uri"])
-    return preflight(cluster, placement.pods, uri, server, args.port_forward or "kubeflow")
+    return preflight(cluster, pods, uri, server, args.port_forward or "kubeflow", [*on_nodes])
 
 
 def preflight(
-    cluster: Cluster, pods: Mapping[str, Pod], data_uri: str, server: Client | MaskcastError, installed: str
+    cluster: Cluster,
+    pods: Mapping[str, Pod],
+    data_uri: str,
+    server: Client | MaskcastError,
+    installed: str,
+    on_nodes: Sequence[str] = (),
 ) -> list[CheckResult]:
     """Returns the results of all checks, which run concurrently; late ones fail.
 
@@ -139,9 +150,10 @@ def preflight(
         data_uri: address from which `fetch_dataset` reads the data set.
         server: connection to Kubeflow, or its error.
         installed: namespace of Kubeflow.
+        on_nodes: names of the stages that train on several nodes.
     """
     api, first = _api()
-    subject = Subject(cluster, pods, data_uri, api, installed)
+    subject = Subject(cluster, pods, data_uri, api, installed, on_nodes)
     first_checks: dict[str, Check] = {"Kubeflow": partial(_kubeflow, server), "image": _image}
     checks = first_checks | (API_CHECKS if api else {}) | OTHER_CHECKS
     with pod_environment(subject):

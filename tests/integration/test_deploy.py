@@ -91,6 +91,17 @@ def test_an_alias_becomes_a_service_whose_weights_kserve_fetches(kube, versions,
     }
 
 
+def test_kserve_is_told_the_certificate_of_the_s3_server(tmp_path) -> None:
+    env = S3 | {"AWS_CA_BUNDLE": "/certificates/ca.pem"}
+    named = {"config_map": "company-ca"}
+    for files, expected in (
+        ({"/certificates": named}, ["/certificates/ca.pem", "company-ca"]),
+        ({}, [None, None]),
+    ):
+        notes = storage_annotations(load_cluster(cluster_file(tmp_path, env=env, files=files, **SERVING)))
+        assert [notes.get(f"serving.kserve.io/s3-cabundle{key}") for key in ("", "-configmap")] == expected
+
+
 def test_kserve_is_told_the_region_that_maskcast_itself_takes(tmp_path) -> None:
     for env, region in (({}, "eu-1"), ({"AWS_REGION": "eu-2"}, "eu-2")):
         notes = storage_annotations(load_cluster(cluster_file(tmp_path, env=S3 | env, **SERVING)))

@@ -74,6 +74,24 @@ def test_a_configuration_that_cannot_be_read_is_not_checked(
     assert "`maskcast pipeline retry RUN` restarts a run from where it ended" in refused
 
 
+def test_several_nodes_need_the_runtime_of_trainer(kube: KubeApi, pipelines: Cli, tmp_path: Path) -> None:
+    assert "not needed: every stage runs in one pod" in pipelines("preflight").out
+    nodes = ("-S", "train_masker.training.nodes=2")
+    assert (
+        "train_masker: ClusterTrainingRuntime 'torch-distributed' not found" in pipelines("preflight", *nodes).out
+    )
+    kube.objects["/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/torch-distributed"] = {}
+    assert "torch-distributed, for the nodes of train_masker\n" in pipelines("preflight", *nodes).out
+    text = (tmp_path / "cluster.yaml").read_text().replace("workspace}", "workspace, access_mode: ReadWriteOnce}")
+    resources = '{"cpu": "900", "nvidia.com/gpu": "1"}'
+    (tmp_path / "cluster.yaml").write_text(
+        text.replace("env: {", f"env: {{MASKCAST_NODE_RESOURCES: '{resources}', ")
+    )
+    table = pipelines("preflight", *nodes).out
+    assert "nodes of train_masker; all must run on one machine, as the workspace is ReadWriteOnce" in table
+    assert "train_masker (nodes): none of " in table
+
+
 def test_a_queue_that_is_named_must_be_there(kube: KubeApi, pipelines: Cli, tmp_path: Path) -> None:
     with (tmp_path / "cluster.yaml").open("a") as file:
         file.write("queue: team-queue\n")

@@ -59,6 +59,9 @@ def taint(api: KubeApi, key: str) -> None:
 
 
 OWN_S3 = {"pipeline_root": "s3://maskcast/runs", "env": {"AWS_ENDPOINT_URL_S3": "http://s3.storage.svc:8333"}}
+KEYS_OF_SECRET = (
+    "{secretRef: {secretName: maskcast-s3, accessKeyKey: AWS_ACCESS_KEY_ID, secretKeyKey: AWS_SECRET_ACCESS_KEY}}"
+)
 CA = {"files": {"/certificates": {"config_map": "ca"}}}
 PULL = {"image_pull_secrets": ["registry"]}
 GPU = {"cpu": "8", "memory": "32Gi", "gpus": 1}
@@ -223,14 +226,14 @@ def test_the_keys_of_a_secret_of_others_are_those_of_the_cluster_file(kube, tmp_
             None,
             OWN_S3,
             "launcher",
-            "failed: ConfigMap kfp-launcher has no S3 endpoint, expected s3.storage.svc:8333",
+            "failed: ConfigMap kfp-launcher has no S3 endpoint, expected http://s3.storage.svc:8333",
         ),
         (lambda api: put_launcher(api, "s3: ["), OWN_S3, "launcher", "failed: .*has no S3 endpoint"),
         (
             lambda api: put_launcher(api, "s3: {default: {endpoint: 'minio:9000'}}"),
             OWN_S3,
             "launcher",
-            "failed: .* has endpoint minio:9000, expected s3.storage.svc:8333 -> set `providers`",
+            "failed: .* has endpoint https://minio:9000, expected http://s3.storage.svc:8333 -> set `providers`",
         ),
         (
             lambda api: put_launcher(api, s3_provider("{secretRef: {secretName: other}}")),
@@ -239,10 +242,30 @@ def test_the_keys_of_a_secret_of_others_are_those_of_the_cluster_file(kube, tmp_
             "failed: .*has the secret 'other', which pods have no permission to read -> .*artifact, maskcast-s3",
         ),
         (
-            lambda api: put_launcher(api, s3_provider("{secretRef: {secretName: maskcast-s3}}")),
+            lambda api: put_launcher(api, s3_provider(KEYS_OF_SECRET)),
             OWN_S3,
             "launcher",
-            "ok: ConfigMap kfp-launcher sends artifacts to s3.storage.svc:8333",
+            "ok: ConfigMap kfp-launcher sends artifacts to http://s3.storage.svc:8333",
+        ),
+        (
+            lambda api: put_launcher(api, s3_provider(KEYS_OF_SECRET.replace("_ID", ""))),
+            OWN_S3,
+            "launcher",
+            "failed: .*has the keys AWS_ACCESS_KEY and AWS_SECRET.* -> set accessKeyKey: AWS_ACCESS_KEY_ID and ",
+        ),
+        (
+            lambda api: put_launcher(
+                api, "s3: {default: {endpoint: 's3.storage.svc:8333', credentials: {fromEnv: true}}}"
+            ),
+            OWN_S3,
+            "launcher",
+            "failed: .*https://s3.storage.svc:8333, expected http://s3.* -> set `disableSSL: true` in it",
+        ),
+        (
+            None,
+            OWN_S3 | {"env": {"AWS_ENDPOINT_URL": "http://s3.storage.svc:8333"}},
+            "launcher",
+            "failed: ConfigMap kfp-launcher has no S3 endpoint",
         ),
         (lambda api: put_launcher(api, s3_provider("{fromEnv: true}")), OWN_S3, "launcher", "ok: "),
         (None, OWN_S3, "artifacts", "not checked: s3.storage.svc is only known inside the cluster -> .*svc/s3 "),

@@ -51,7 +51,7 @@ def test_applying_creates_everything_and_again_changes_nothing(kube, tmp_path, k
     assert out.splitlines() == [
         f"{kube.url}, namespace team",
         "ServiceAccount/maskcast-runner: applied",
-        "Role/maskcast: applied",
+        "Role/maskcast-to-maskcast-runner: applied",
         "RoleBinding/maskcast-to-maskcast-runner: applied",
         "PersistentVolumeClaim/maskcast-workspace: applied",
         "Secret/maskcast-s3: applied",
@@ -61,6 +61,18 @@ def test_applying_creates_everything_and_again_changes_nothing(kube, tmp_path, k
     before = dict(kube.objects)
     assert main(["pipeline", "setup", "--cluster", cluster, "--apply"]) == 0
     assert kube.objects == before
+
+
+def test_two_cluster_files_of_a_namespace_keep_their_rights(kube, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", name)
+        secrets = {f"s3-{name}": ["AWS_ACCESS_KEY_ID"]}
+        cluster = cluster_file(tmp_path, service_account=f"runner-{name}", secrets=secrets)
+        assert main(["pipeline", "setup", "--cluster", str(cluster), "--apply"]) == 0
+    for name in ("a", "b"):
+        rules = kube.get("roles", f"maskcast-to-runner-{name}", "team").rules
+        (named,) = (rule.resource_names for rule in rules if rule.resources == ["secrets"])
+        assert f"s3-{name}" in named
 
 
 def test_a_secret_that_is_there_is_kept_without_its_values_in_the_environment(

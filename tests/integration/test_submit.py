@@ -70,6 +70,20 @@ def test_submit_makes_what_is_missing_and_starts_the_run(kfp_server: KfpServer, 
     assert body.runtime_config.parameters == values
 
 
+def test_without_the_cache_every_stage_runs(kfp_server: KfpServer, pipelines: Cli) -> None:
+    def cached() -> set[bool]:
+        (version,) = kfp_server.stored["versions"].values()
+        tasks = version["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+        return {bool(task["cachingOptions"]) for task in tasks.values()}
+
+    assert pipelines(*SUBMIT, "--no-cache").code == 0
+    assert cached() == {False}
+
+
+def test_runs_are_of_the_namespace_that_is_given(kfp_server: KfpServer, pipelines: Cli, kube: KubeApi) -> None:
+    assert "'elsewhere' not found" in pipelines("preflight", "--namespace", "elsewhere").out
+
+
 def test_a_run_is_named_after_pipeline_commit_and_time(
     kfp_server: KfpServer, pipelines: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

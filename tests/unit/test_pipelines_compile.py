@@ -330,6 +330,11 @@ def test_native_manifests_are_a_pipeline_and_its_version(tmp_path: Path) -> None
     assert list(yaml.load_all(out.read_text(), yaml.CSafeLoader))[1]["metadata"]["name"] == first
 
 
+def test_the_file_has_the_root_of_the_artifacts(tmp_path: Path) -> None:
+    pipeline, _ = compiled(tmp_path, {"pipeline_root": "s3://bucket/runs"})
+    assert pipeline["defaultPipelineRoot"] == "s3://bucket/runs"
+
+
 def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> None:
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({"image": DIGEST, "namespace": "team"}))
     command = [sys.executable, "-m", "maskcast", "pipeline", "compile", "--native"]
@@ -419,6 +424,27 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
         ("image: x\nenv: {TLS_PASSWORD_FILE: hunter2}", "TLS_PASSWORD_FILE must come from a secret"),
         ("image: x\nenv: {HEADER: 'Bearer abcdefghijklmnop'}", "HEADER must come from a secret"),
         ("image: x\nenv: {STORE: 'AccountName=a;AccountKey=b3==;'}", "STORE must come from a secret"),
+        *(
+            (f"image: x\nenv: {{{name}: x}}", f"{name} is set by maskcast, Kubeflow or torchrun; remove it from")
+            for name in (
+                "MASKCAST_GRID",
+                "MASKCAST_IMAGE",
+                "MASKCAST_RESUME_DIR",
+                "KFP_RUN_ID",
+                "RANK",
+                "PET_RANK",
+            )
+        ),
+        (
+            "image: x\nsecrets: {a: [LOCAL_WORLD_SIZE]}",
+            "LOCAL_WORLD_SIZE is set by maskcast, Kubeflow or torchrun",
+        ),
+        ("image: x\nenv: {A: '{{workflow.name}}'}", "env.A: {{ starts a placeholder of Argo or kfp; use another"),
+        ("image: x\nannotations: {a/b: 'x {{pod.name}}'}", "annotations.a/b: {{ starts a placeholder of Argo"),
+        (
+            "image: x\nenv: {MASKCAST_NODE_RESOURCES: '{cpu: 16}'}",
+            "MASKCAST_NODE_RESOURCES: '{cpu: 16}' is not a JSON object; set limits such as",
+        ),
         ("image: x\nsecrets: {a: [KEY, B], b: [KEY]}", "duplicate variable KEY in `env` and `secrets`"),
         ("image: x\nenv: {KEY: x}\nsecrets: {a: [KEY]}", "duplicate variable KEY in `env` and `secrets`"),
         ("image: x\nstages: {1: {gpus: 1}}", "stages[1]: must be text, and YAML takes it for 1"),
@@ -516,7 +542,11 @@ def test_a_wrong_cluster_file_is_said_in_one_line(
         ("train_masker.training.epochs=[1", "is not valid YAML"),
         ("train_masker.training.epochs=2001-99-99", "is not valid YAML"),
         ("train_masker.training.epochs.x=1", "'epochs' is 4 and has no keys"),
-        ("fetch_dataset.uri='{{$.outputs.artifacts}}'", "fetch_dataset.uri: {{$. starts a kfp placeholder"),
+        (
+            "fetch_dataset.uri='{{$.outputs.artifacts}}'",
+            "fetch_dataset.uri: {{ starts a placeholder of Argo or kfp",
+        ),
+        ("fetch_dataset.uri='s3://b/{{workflow.name}}'", "fetch_dataset.uri: {{ starts a placeholder of Argo or"),
         ("train_masker.training.epochs=0", "training.epochs: input should be greater than or equal to 1"),
     ],
 )
@@ -527,6 +557,37 @@ def test_a_wrong_value_is_said_in_one_line(
     error = capsys.readouterr().err.strip()
     assert said in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("cluster", "overrides", "said"),
+    [
+        ({}, ["nodes=2"], "train_masker.training.nodes 2: nodes share the workspace, which "),
+        (
+            {"pods": {"gpu": {"gpus": 1}}},
+            ["processes=8"],
+            "gives them 1 of nvidia.com/gpu; change stages.train_masker",
+        ),
+        (
+            {"workspace": {"claim": "a"}, "env": {"MASKCAST_NODE_RESOURCES": '{"nvidia.com/gpu": 4}'}},
+            ["nodes=2", "processes=8"],
+            "gives them 4 of nvidia.com/gpu; change MASKCAST_NODE_RESOURCES there, or lower processes",
+        ),
+        ({}, ["processes=2"], ""),
+        ({"workspace": {"claim": "a"}, "pods": {"gpu": {"gpus": 2}}}, ["nodes=2", "processes=2"], ""),
+    ],
+)
+def test_trainings_are_compared_with_the_cluster_before_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cluster: Any, overrides: list[str], said: str
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(yaml.safe_dump({"image": DIGEST} | cluster))
+    flags = [word for each in ["batch_size=16", *overrides] for word in ("-S", f"train_masker.training.{each}")]
+    out = tmp_path / "out.yaml"
+    code = main(["pipeline", "compile", "--cluster", str(file), "--out", str(out), *flags])
+    error = capsys.readouterr().err
+    assert (code, out.exists()) == ((2, False) if said else (0, True)), error
+    assert said in error
 
 
 def test_other_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -599,7 +660,7 @@ def test_containers_see_the_data_of_this_machine_whatever_it_is_called(
     class SeenError(Exception):
         pass
 
-    def run_local(built: BaseComponent, out: Path, image: str, mounts: Sequence[Path], total: int) -> Path:
+    def run_local(built: BaseComponent, out: Path, image: str, mounts: Sequence[Path], *_: Any) -> Path:
         uri = built.component_spec.inputs["fetch_dataset"].default["uri"]
         raise SeenError(uri, *mounts)
 

@@ -13,7 +13,7 @@ from maskcast.errors import MaskcastError
 from pipelines.client import preflight as command
 from pipelines.client.checks import Subject
 from pipelines.client.checks.nodes import tolerates, unfit_reasons
-from pipelines.client.checks.pod_environment import pod_environment
+from pipelines.client.checks.pod_environment import pod_environment, require_reachable
 from pipelines.client.kube import ForbiddenError
 from pipelines.client.manifests import rules
 from pipelines.cluster import Cluster, Pod, Toleration
@@ -128,6 +128,23 @@ def test_the_environment_is_that_of_the_pods_for_a_while(monkeypatch):
         assert os.environ["AWS_ENDPOINT_URL_S3"] == "https://s3.example.com"
         assert os.environ["MLFLOW_TRACKING_URI"] == "http://localhost:5000"  # where the port is forwarded to
     assert dict(os.environ) == before
+
+
+def test_files_and_proxies_are_those_of_this_machine(monkeypatch):
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/home/me/ca.pem")
+    monkeypatch.delenv("MLFLOW_TRACKING_SERVER_CERT_PATH", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.com")
+    names = ("AWS_CA_BUNDLE", "MLFLOW_TRACKING_SERVER_CERT_PATH", "SSL_CERT_FILE")
+    env = dict.fromkeys(names, "/certificates/ca.pem") | {"HTTPS_PROXY": "http://proxy:3128", "ANY": "x"}
+    given = subject(env=env, files={"/certificates": {"config_map": "company-ca"}})
+    before = {**os.environ}
+    with pod_environment(given):
+        assert dict(os.environ) == before | {"ANY": "x"}
+        with pytest.raises(
+            NotCheckedError, match=r"/certificates/ca\.pem, a file of `files`; to check it, set MLFLOW"
+        ):
+            require_reachable(given, ("MLFLOW_TRACKING_URI",), "MLFLOW_TRACKING_SERVER_CERT_PATH")
+        require_reachable(given, ("MLFLOW_TRACKING_URI",), "AWS_CA_BUNDLE")
 
 
 def test_temporary_keys_of_the_pods_keep_their_session_token(monkeypatch):

@@ -78,13 +78,39 @@ def test_a_node_is_like_the_pod_that_asks(monkeypatch: pytest.MonkeyPatch) -> No
     (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
     assert replicated["name"] == "node"
     pod = replicated["template"]["spec"]["template"]["spec"]
-    for key in ("serviceAccountName", "nodeSelector", "tolerations", "imagePullSecrets"):
+    for key in ("serviceAccountName", "imagePullSecrets"):
         assert pod[key] == POD["spec"][key]
     assert [volume["name"] for volume in pod["volumes"]] == ["workspace", "shared-memory"]
     (container,) = pod["containers"]
     assert container["name"] == "node"
     assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/workspace", "/dev/shm"]
     assert container["securityContext"] == {"runAsNonRoot": True}
+
+
+def test_nodes_are_scheduled_by_the_cluster_file_and_not_as_kueue_placed_the_pod(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The pod that waits has no GPUs, and perhaps the labels and taints of its own flavor."""
+    tolerations = [{"key": "gpu", "effect": "NoSchedule"}]
+    gpu = {"gpus": 0, "gpu_type": "H200", "node_selector": {"zone": "a"}, "tolerations": tolerations}
+    gpu["tolerations"][0]["operator"] = "Exists"
+    resources = {"MASKCAST_NODE_RESOURCES": '{"nvidia.com/gpu": 8}'}
+    file = validate(Cluster, {"image": "image", "pods": {"gpu": gpu}, "env": resources}, "")
+    assert file.pods.gpu.labels == {"zone": "a"}
+    assert file.scheduling_variables(file.pods.cpu) == {}
+    ((name, value),) = file.scheduling_variables(file.pods.gpu).items()
+    monkeypatch.setenv(name, value)
+    spec = node_spec(made())
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "H200", "zone": "a"}
+    assert spec["tolerations"] == tolerations
+    monkeypatch.delenv(name)
+    assert not {"nodeSelector", "tolerations"} & node_spec(made()).keys()
+
+
+def node_spec(job: dict[str, Any]) -> dict[str, Any]:
+    (patch,) = job["spec"]["runtimePatches"]
+    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    return replicated["template"]["spec"]["template"]["spec"]
 
 
 def test_the_api_has_a_place_for_every_field() -> None:

@@ -1,6 +1,6 @@
 """The checks of `preflight`. Each yields rows; one that fails or cannot be done does not stop the others."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ class Subject:
         data_uri: address from which `fetch_dataset` reads the data set.
         api: client of the Kubernetes API, or None if it does not answer.
         kubeflow: namespace in which Kubeflow Pipelines is installed.
+        on_nodes: names of the stages that train on several nodes.
     """
 
     cluster: Cluster
@@ -25,6 +26,7 @@ class Subject:
     data_uri: str
     api: Any
     kubeflow: str = "kubeflow"
+    on_nodes: Sequence[str] = ()
 
     @property
     def namespace(self) -> str:

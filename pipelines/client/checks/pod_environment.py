@@ -2,8 +2,9 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from maskcast.diagnostics.checks import NotCheckedError
@@ -18,12 +19,17 @@ def pod_environment(subject: Subject) -> Iterator[None]:
 
     Values of secrets come from the cluster if they may be read, else from this machine's environment. For
     addresses that are known only inside the cluster, this machine's value is used; it may be that of a forwarded
-    port.
+    port. This machine's value is also used for files that only pods have, and for proxies, as pods are in another
+    network.
     """
     values = {
         name: value
         for name, value in subject.cluster.env.items()
-        if not (name in os.environ and _only_in_cluster(value))
+        if not (
+            (name in os.environ and _only_in_cluster(value))
+            or name.upper().endswith("_PROXY")
+            or _is_mounted(subject, value)
+        )
     }
     for name, keys in subject.cluster.secrets.items():
         try:
@@ -45,13 +51,28 @@ def pod_environment(subject: Subject) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def require_reachable(variable: str) -> None:
-    """Ends the check of a server whose address is known only inside the cluster.
+def require_reachable(subject: Subject, variables: Sequence[str], authority: str) -> None:
+    """Ends the check of a server that only pods can reach: by its address, or with a certificate that they have.
+
+    Args:
+        subject: what is checked.
+        variables: variables of the server's address; the first that is set counts.
+        authority: variable of the file with the certificates that it is trusted by.
 
     Raises:
         NotCheckedError: says how to check it from this machine.
     """
+    variable = next((name for name in variables if os.environ.get(name)), variables[0])
     address = os.environ.get(variable, "")
+    if (
+        address.startswith("https:")
+        and authority not in os.environ
+        and _is_mounted(subject, subject.cluster.env.get(authority, ""))
+    ):
+        raise NotCheckedError(
+            f"pods trust {address} by {subject.cluster.env[authority]}, a file of `files`; to check it, set "
+            f"{authority} to a copy on this machine"
+        )
     if _only_in_cluster(address):
         host = urlsplit(address).hostname or ""
         service, _, rest = host.partition(".")
@@ -60,6 +81,11 @@ def require_reachable(variable: str) -> None:
             f"{host} is only known inside the cluster; to check it, run `{forward}` and set {variable} to the "
             "forwarded address"
         )
+
+
+def _is_mounted(subject: Subject, value: str) -> bool:
+    """Whether a value is the path of a file that `files` mounts into pods."""
+    return any(PurePosixPath(value).is_relative_to(folder) for folder in subject.cluster.files)
 
 
 def _only_in_cluster(address: str) -> bool:

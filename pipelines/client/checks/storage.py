@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 from kubernetes import client
@@ -20,6 +19,7 @@ from pipelines.client.checks.pod_environment import require_reachable
 from pipelines.client.kube import call_api
 from pipelines.client.manifests import store_secrets
 
+S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # the first that is set counts
 GIT_URL = re.compile(r"(?!file:)[a-z+]+://|[^/]+@[^/]+:")
 
 
@@ -31,31 +31,45 @@ def artifacts(subject: Subject) -> Iterator[CheckResult]:
         return
     if not root.startswith("s3://"):
         raise NotCheckedError(f"{root}: only s3:// can be checked from here")
-    require_reachable("AWS_ENDPOINT_URL_S3")
+    require_reachable(subject, S3_ENDPOINTS, "AWS_CA_BUNDLE")
     check_writable(root)
     yield CheckResult("artifacts", "ok", f"{root} is writable")
 
 
 def launcher(subject: Subject) -> Iterator[CheckResult]:
     """Checks that Kubeflow's launcher, which transfers artifacts, is configured for a self-hosted S3 server."""
-    endpoint = subject.cluster.env.get("AWS_ENDPOINT_URL_S3")
+    env = subject.cluster.env
+    endpoint = next(filter(None, map(env.get, S3_ENDPOINTS)), None)
     if not endpoint or not (subject.cluster.pipeline_root or "").startswith("s3://"):
         yield CheckResult("launcher", "ok", "not needed without a self-hosted S3 server")
         return
     found = call_api(client.CoreV1Api(subject.api).read_namespaced_config_map, "kfp-launcher", subject.namespace)
     provider = _s3_provider((found.data or {}).get("providers", "") if found else "")
-    address = str(provider.get("endpoint", "")).removeprefix("http://").removeprefix("https://")
+    address = str(provider.get("endpoint") or "")
+    if address and "://" not in address:  # as the launcher completes it
+        is_plain = str(provider.get("disableSSL")).lower() == "true"
+        address = f"http://{address}" if is_plain else f"https://{address}"
     credentials = provider.get("credentials") or {}
-    keys = (credentials.get("secretRef") or {}).get("secretName")
+    reference = credentials.get("secretRef") or {}
+    secret = reference.get("secretName")
+    given = [reference.get(key) for key in ("accessKeyKey", "secretKeyKey")]
+    variables = subject.cluster.secrets.get(str(secret), {})
+    expected = [variables.get(key) for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
     readable = store_secrets(subject.cluster)
     remedy = "set `providers` in it as docs/runbook.md shows"
-    if address != urlsplit(endpoint).netloc:
+    if address.rstrip("/") != endpoint.rstrip("/"):
         actual = f"endpoint {address}" if address else "no S3 endpoint"
-        problem = f"ConfigMap kfp-launcher has {actual}, expected {urlsplit(endpoint).netloc}"
+        problem = f"ConfigMap kfp-launcher has {actual}, expected {endpoint}"
+        if address.partition("://")[2] == endpoint.partition("://")[2]:
+            remedy = f"set `disableSSL: {str(endpoint.startswith('http://')).lower()}` in it"
         yield CheckResult("launcher", "failed", problem, remedy)
-    elif not credentials.get("fromEnv") and keys not in readable:
-        problem = f"ConfigMap kfp-launcher has the secret {keys!r}, which pods have no permission to read"
+    elif not credentials.get("fromEnv") and secret not in readable:
+        problem = f"ConfigMap kfp-launcher has the secret {secret!r}, which pods have no permission to read"
         yield CheckResult("launcher", "failed", problem, f"{remedy}, with one of: {', '.join(readable)}")
+    elif not credentials.get("fromEnv") and variables and given != expected:
+        problem = f"ConfigMap kfp-launcher has the keys {given[0]} and {given[1]} of the secret {secret}"
+        remedy = f"set accessKeyKey: {expected[0]} and secretKeyKey: {expected[1]} in it"
+        yield CheckResult("launcher", "failed", problem, remedy)
     else:
         yield CheckResult("launcher", "ok", f"ConfigMap kfp-launcher sends artifacts to {address}")
 
@@ -66,7 +80,7 @@ def data(subject: Subject) -> Iterator[CheckResult]:
     if uri == "synthetic":
         yield CheckResult("data", "ok", "synthetic: made by prepare_clips")
     elif uri.startswith("s3://"):
-        require_reachable("AWS_ENDPOINT_URL_S3")
+        require_reachable(subject, S3_ENDPOINTS, "AWS_CA_BUNDLE")
         yield CheckResult("data", "ok", f"{uri}: {_stored(uri)}")
     elif uri.startswith("dvc:") and GIT_URL.match(uri.removeprefix("dvc:")):
         yield CheckResult("data", "ok", f"{uri}: {_in_remote(uri)}")

@@ -19,7 +19,7 @@ def mlflow(subject: Subject) -> Iterator[CheckResult]:
             "MLflow", "failed", "no MLflow server configured: runs would be lost with their pods", remedy
         )
         return
-    require_reachable(TRACKING_URI)
+    require_reachable(subject, (TRACKING_URI,), "MLFLOW_TRACKING_SERVER_CERT_PATH")
     uri = os.environ.get(TRACKING_URI, "")
     if not is_server(uri):
         raise NotCheckedError(f"{uri or TRACKING_URI}: only http:// and https:// can be checked from here")

@@ -65,8 +65,8 @@ def resolve_reference(path: Path) -> Path:
         return _fetch_cached(path, store, reference.digest)
     if not (folder := Path(store, reference.digest)).is_dir():
         raise MaskcastError(
-            f"{path}: its data, {folder}, does not exist; run the stage that wrote it again, without Kubeflow's "
-            "cache"
+            f"{path}: its data, {folder}, does not exist; run the stage that wrote it again, on a cluster with "
+            "`maskcast pipeline submit --no-cache`"
         )
     return folder
 

@@ -1,7 +1,8 @@
 """Runs a stage on several nodes as a TrainJob of Kubeflow Trainer, modelled on the requesting pod.
 
-Nodes have the pod's image, environment, volumes, service account and scheduling. Fields that Trainer cannot patch
-come from its runtime ``torch-distributed``. Fields are those of Trainer 2.3; ``runtimePatches`` came with 2.2.
+Nodes have the pod's image, environment, volumes and service account, and the scheduling of the cluster file.
+Fields that Trainer cannot patch come from its runtime ``torch-distributed``. Fields are those of Trainer 2.3;
+``runtimePatches`` came with 2.2.
 
 The pod needs a volume that all nodes share, with ``MASKCAST_RESUME_DIR`` on it. Inputs that lie elsewhere are
 copied to it for the duration of the job. The nodes write outputs and checkpoints to it. The job is deleted when it
@@ -22,15 +23,18 @@ import yaml
 
 from maskcast.errors import MaskcastError
 from maskcast.runner.kube import GROUP, NODE, VERSION, Json, connect_in_cluster
+from maskcast.runner.node_resources import NODE_RESOURCES, parse_node_resources
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import Job
 from maskcast.stopping import raise_on_signals
 
 RUNTIME = "torch-distributed"
-COPIED = ("imagePullSecrets", "nodeSelector", "securityContext", "serviceAccountName", "tolerations")
+COPIED = ("imagePullSecrets", "securityContext", "serviceAccountName")
 QUEUE_LABELS = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
 METADATA = "MASKCAST_POD_METADATA"  # labels and annotations of the cluster file, as JSON
-NOT_COPIED = ("ARGO_", "KFP_POD_", "MASKCAST_NODE_RESOURCES", METADATA, "MASKCAST_RESUME_DIR", "PET_")
+# Node selector and tolerations of the cluster file, as JSON; the pod also has those that Kueue chose for the pod.
+SCHEDULING = "MASKCAST_POD_SCHEDULING"
+NOT_COPIED = ("ARGO_", "KFP_POD_", NODE_RESOURCES, METADATA, SCHEDULING, "MASKCAST_RESUME_DIR", "PET_")
 
 
 def run_trainjob(job: Job, *, nodes: int, processes: int) -> dict[str, float]:
@@ -134,20 +138,10 @@ def shared_mounts(pod: Json) -> list[Path]:
 
 def _resources(container: Json) -> Json:
     """Returns the resources of a node: ``MASKCAST_NODE_RESOURCES``, or those of this process's container."""
-    text = os.environ.get("MASKCAST_NODE_RESOURCES")
-    if not text:
+    limits = parse_node_resources(os.environ.get(NODE_RESOURCES))
+    if limits is None:
         container_resources: Json = container.get("resources", {})
         return {key: container_resources[key] for key in ("limits", "requests") if key in container_resources}
-    try:
-        limits = json.loads(text)
-        if not isinstance(limits, dict):
-            raise TypeError
-    except (ValueError, TypeError):
-        raise MaskcastError(
-            f"MASKCAST_NODE_RESOURCES: {text!r} is not a JSON object; set limits such as "
-            '{"cpu": "16", "memory": "64Gi", "nvidia.com/gpu": "8"}'
-        ) from None
-    limits = {resource: str(amount) for resource, amount in limits.items()}
     return {"limits": limits, "requests": limits}
 
 
@@ -169,6 +163,7 @@ def _patch(pod: Json, container: Json, pod_metadata: Mapping[str, Mapping[str, s
     if "securityContext" in container:
         node["securityContext"] = container["securityContext"]
     spec = {key: pod["spec"][key] for key in COPIED if key in pod["spec"]}
+    spec |= json.loads(os.environ.get(SCHEDULING) or "{}")
     spec |= {"volumes": volumes, "containers": [node]}
     # A sidecar of Istio would intercept the traffic between processes.
     metadata: Json = {"labels": {**pod_metadata.get("labels", {}), "sidecar.istio.io/inject": "false"}}
