@@ -16,9 +16,8 @@ def manifests(cluster: Cluster) -> list[Manifest]:
     """Returns all manifests except the secrets: service account, role, role binding and workspace claim."""
     name = cluster.service_account
     account = service_account(cluster, name)
-    # One per account, as each has its own secrets. Not the account's own name, because Kubeflow uses those for
-    # bindings of its own accounts.
-    role_name = f"maskcast-to-{name}"
+    # One per account, as each has its own secrets. Not its own name, which Kubeflow uses for bindings of its accounts.
+    role_name = f"maskcast-for-{name}"
     role = _object(cluster, f"{RBAC}/v1", "Role", role_name) | {"rules": rules(cluster)}
     binding = _object(cluster, f"{RBAC}/v1", "RoleBinding", role_name) | {
         "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": role_name},

@@ -217,7 +217,7 @@ def test_the_keys_of_a_secret_of_others_are_those_of_the_cluster_file(kube, tmp_
             "failed: you have no permission to get pods/log, which `logs`",
         ),
         (
-            lambda api: forget(api, "rolebindings", "maskcast-to-maskcast-runner"),
+            lambda api: forget(api, "rolebindings", "maskcast-for-maskcast-runner"),
             {},
             "rights",
             "failed: .* has no permission to create/patch workflowtaskresults, .*get secrets maskcast-s3",

@@ -51,8 +51,8 @@ def test_applying_creates_everything_and_again_changes_nothing(kube, tmp_path, k
     assert out.splitlines() == [
         f"{kube.url}, namespace team",
         "ServiceAccount/maskcast-runner: applied",
-        "Role/maskcast-to-maskcast-runner: applied",
-        "RoleBinding/maskcast-to-maskcast-runner: applied",
+        "Role/maskcast-for-maskcast-runner: applied",
+        "RoleBinding/maskcast-for-maskcast-runner: applied",
         "PersistentVolumeClaim/maskcast-workspace: applied",
         "Secret/maskcast-s3: applied",
     ]
@@ -70,7 +70,7 @@ def test_two_cluster_files_of_a_namespace_keep_their_rights(kube, tmp_path, monk
         cluster = cluster_file(tmp_path, service_account=f"runner-{name}", secrets=secrets)
         assert main(["pipeline", "setup", "--cluster", str(cluster), "--apply"]) == 0
     for name in ("a", "b"):
-        rules = kube.get("roles", f"maskcast-to-runner-{name}", "team").rules
+        rules = kube.get("roles", f"maskcast-for-runner-{name}", "team").rules
         (named,) = (rule.resource_names for rule in rules if rule.resources == ["secrets"])
         assert f"s3-{name}" in named
 
