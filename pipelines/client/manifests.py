@@ -16,7 +16,7 @@ def manifests(cluster: Cluster) -> list[Manifest]:
     """Returns all manifests except the secrets: service account, role, role binding and workspace claim."""
     name = cluster.service_account
     account = service_account(cluster, name)
-    # One per account, as each has its own secrets. Not its own name, which Kubeflow uses for bindings of its accounts.
+    # One per account, as each has its own secrets; Kubeflow uses the name of the account for its own bindings.
     role_name = f"maskcast-for-{name}"
     role = _object(cluster, f"{RBAC}/v1", "Role", role_name) | {"rules": rules(cluster)}
     binding = _object(cluster, f"{RBAC}/v1", "RoleBinding", role_name) | {
