@@ -77,6 +77,7 @@ def finetuning(
     """Returns the training task, the pretrained forecaster's description, and the number of training clips."""
     import torch
 
+    from maskcast.data.clip_store.labelled_frames import labelled_frames
     from maskcast.inference.forecast import masker_for, open_stores
     from maskcast.models.forecasting.table import adapt_forecaster
     from maskcast.training.tasks.forecasting import ForecastTask
@@ -103,6 +104,7 @@ def finetuning(
         masks=generated,
         target=store,
         train=train,
+        labelled=[labelled_frames(store, clip) for clip in train],
         masker=masker_for(model, masker, store),
         fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker, pretrained=pretrained),
     )

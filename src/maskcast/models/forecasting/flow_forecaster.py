@@ -26,6 +26,7 @@ from maskcast.dry_run_notes import FullLoop
 from maskcast.labels import IGNORE
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import Batch, splits_of
+from maskcast.models.forecasting.pixels import labelled_first
 from maskcast.models.limits import check_size, check_time
 from maskcast.models.objects.warp import as_bytes
 from maskcast.progress import track
@@ -133,7 +134,9 @@ class FlowForecaster(Forecaster):
         drawn_Bh = torch.stack([torch.randperm(horizon) for _ in range(whole)])[rank_indices(whole)]
         for clip_THW, target_hHW, drawn_h in zip(known(context), target, drawn_Bh, strict=True):
             classes_N, levels = _levels(clip_THW[-1])
-            places, drawn = _places(_flow_of(clip_THW), float(self.pace), STRIDE), drawn_h[:STEPS].tolist()
+            labelled_h = (target_hHW.flatten(1).amin(1) < IGNORE).cpu()
+            places = _places(_flow_of(clip_THW), float(self.pace), STRIDE)
+            drawn = labelled_first(drawn_h, labelled_h)[:STEPS].tolist()
             for step, place_IJ2 in zip(range(max(drawn) + 1), places, strict=False):
                 if step not in drawn:
                     continue

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.distributed import all_sum, rank_indices, world_size
+from maskcast.labels import IGNORE
 from maskcast.models.arithmetic import fixed_shapes, without_autocast
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import (
@@ -191,7 +192,8 @@ class MaskForecaster(Forecaster):
         with fixed_shapes(device):
             scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
             states = self._run(scene, context_BTHW, horizon)
-            drawn = self.pixels.draw(horizon, target_BhHW.shape[2:], device, all_steps=self.feedback)
+            labelled_h = all_sum((target_BhHW[:counted].flatten(2).amin(2) < IGNORE).sum(0)) > 0
+            drawn = self.pixels.draw(labelled_h, target_BhHW.shape[2:], all_steps=self.feedback)
             codec, target_C = self.codec, target_BhHW
             if (
                 self.motion is None

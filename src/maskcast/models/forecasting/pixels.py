@@ -44,16 +44,16 @@ class Pixels:
     clips: int
     """Number of clips, if objects move (trajectories are learned from all clips); else all clips count."""
 
-    def draw(self, horizon: int, size: Sequence[int], device: torch.device, *, all_steps: bool) -> Draw:
+    def draw(self, labelled_h: Tensor, size: Sequence[int], *, all_steps: bool) -> Draw:
         """Draws a sample with torch's random state.
 
         Args:
-            horizon: number of steps to choose from.
+            labelled_h: bool, whether each step has labels; on the device of the pixels.
             size: height and width of the image.
-            device: where the pixels are.
             all_steps: take every step.
         """
-        steps = ALL if all_steps else draw_steps(horizon, self.steps, device)
+        device = labelled_h.device
+        steps = ALL if all_steps else draw_steps(len(labelled_h), self.steps, device, labelled_h)
         if device.type != "cuda":
             offsets = torch.randint(self.stride, (2,)).tolist()
             return Draw(steps, *(slice(offset, None, self.stride) for offset in offsets))
@@ -66,13 +66,22 @@ class Pixels:
         return Draw(steps, rows, columns)
 
 
-def draw_steps(horizon: int, count: int, device: torch.device) -> Pick:
-    """Draws ``count`` steps of a horizon (all if there are fewer) with torch's random state."""
+def draw_steps(horizon: int, count: int, device: torch.device, labelled_h: Tensor | None = None) -> Pick:
+    """Draws ``count`` steps of a horizon (all if there are fewer) at random (by torch), labelled ones first."""
     if device.type != "cuda":
-        return sorted(torch.randperm(horizon)[:count].tolist())
+        drawn_h = torch.randperm(horizon)
+        return sorted((drawn_h if labelled_h is None else labelled_first(drawn_h, labelled_h))[:count].tolist())
     if count >= horizon:
         return ALL
-    return torch.rand(horizon, device=device).argsort()[:count].sort().values
+    place_h = torch.rand(horizon, device=device)
+    if labelled_h is not None:
+        place_h = place_h + ~labelled_h
+    return place_h.argsort()[:count].sort().values
+
+
+def labelled_first(drawn_h: Tensor, labelled_h: Tensor) -> Tensor:
+    """Returns a permutation of steps with the labelled ones first, otherwise in the same order."""
+    return drawn_h[(~labelled_h[drawn_h]).to(torch.uint8).argsort(stable=True)]
 
 
 def pixel_loss(logits_BSKIJ: Tensor, target_BhHW: Tensor, drawn: Draw, counted: int) -> tuple[Tensor, Tensor]:

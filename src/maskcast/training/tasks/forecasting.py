@@ -51,6 +51,7 @@ class ForecastTask(Task):
         masks: store of generated masks.
         target: store of the target masks of training windows: ``masks`` or ``clips``.
         train: the training clips in ``target``.
+        labelled: the labelled frames of each training clip in ``target``; None if all are.
         masker: segments forecast frames; None if the model forecasts masks.
         fingerprint: identifies everything that the run depends on.
 
@@ -73,6 +74,7 @@ class ForecastTask(Task):
         train: Sequence[Clip],
         masker: Segmenter | None,
         fingerprint: str,
+        labelled: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.model, self.params, self.masker, self.fingerprint = model, params, masker, fingerprint
         self.clips, self.masks = clips, masks
@@ -97,6 +99,7 @@ class ForecastTask(Task):
             min_context=params.min_context_frames,
             horizon=params.horizon,
             seed=params.training.seed,
+            labelled=None if model.input.needs_masker else labelled,
         )
         self.val = _validation_clips(clips, params)
         self.start_scores_M2: np.ndarray | None = None

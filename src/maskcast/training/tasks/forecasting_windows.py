@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize
 from maskcast.seed import rng
@@ -27,7 +29,7 @@ class WindowSampler:
 
     The context length is drawn per batch from ``min_context..context``. So even a clip that is no longer than one
     full window gives many windows, which may start anywhere and end at its last frame. For a clip that is too
-    short for the whole horizon, the horizon ends with the clip.
+    short for the whole horizon, the horizon ends with the clip. Every horizon has a labelled frame.
 
     Args:
         lengths: number of frames of each clip.
@@ -35,12 +37,22 @@ class WindowSampler:
         min_context: minimum number of context frames.
         horizon: number of frames to forecast.
         seed: of the random draws.
+        labelled: the labelled frames of each clip, ascending; None if all are.
 
     Raises:
-        MaskcastError: if no clip is longer than ``min_context``.
+        MaskcastError: if no clip is longer than ``min_context``, or none has a labelled frame beyond.
     """
 
-    def __init__(self, lengths: Sequence[int], *, context: int, min_context: int, horizon: int, seed: int) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        *,
+        context: int,
+        min_context: int,
+        horizon: int,
+        seed: int,
+        labelled: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         if not any(length > min_context for length in lengths):
             longest = "no clips"
             if lengths:
@@ -49,19 +61,39 @@ class WindowSampler:
                 f"no clip is longer than min_context_frames = {min_context} ({longest}); lower it or "
                 "prepare longer clips"
             )
+        self._last = [length - 1 for length in lengths]  # the last labelled frame of each clip
+        self._before: dict[int, np.ndarray] = {}  # how many labelled frames precede each, if not all are labelled
+        for k, frames in enumerate(labelled or ()):
+            if len(frames) < lengths[k]:
+                self._last[k] = max(frames, default=-1)
+                self._before[k] = np.cumsum(np.bincount(np.add(frames, 1).astype(int), minlength=lengths[k] + 1))
+        if max(self._last) < min_context:
+            raise MaskcastError(
+                f"no clip has a labelled frame after the first min_context_frames = {min_context}; lower it, or "
+                "label later frames"
+            )
         self.lengths, self.context, self.min_context = tuple(lengths), context, min_context
         self.horizon, self.seed = horizon, seed
 
     def draw(self, step: int, count: int) -> Windows:
         """Returns the ``count`` windows of a step."""
         random = rng(self.seed, step)
-        usable = [k for k, length in enumerate(self.lengths) if length > self.min_context]
-        first = self.lengths[usable[int(random.integers(len(usable)))]]
+        usable = [k for k, last in enumerate(self._last) if last >= self.min_context]
+        k = usable[int(random.integers(len(usable)))]
+        first = self.lengths[k]
         # a first clip too short for both keeps the horizon and shortens the context, down to min_context
-        most = max(self.min_context, min(self.context, first - self.horizon))
+        most = max(self.min_context, min(self.context, first - self.horizon, self._last[k]))
         context = int(random.integers(self.min_context, most + 1))
         horizon = min(self.horizon, first - context)
-        usable = [k for k in usable if self.lengths[k] >= context + horizon]
+        usable = [k for k in usable if self.lengths[k] >= context + horizon and self._last[k] >= context]
         clips = [usable[int(random.integers(len(usable)))] for _ in range(count)]
-        starts = [int(random.integers(self.lengths[k] - context - horizon + 1)) for k in clips]
+        allowed = [self._starts(k, context, horizon) for k in clips]
+        starts = [int(each[int(random.integers(len(each)))]) for each in allowed]
         return Windows(tuple(clips), tuple(starts), context, horizon)
+
+    def _starts(self, k: int, context: int, horizon: int) -> Sequence[int] | np.ndarray:
+        """Returns the first frames of the windows of a clip whose horizon has a labelled frame."""
+        if k not in self._before:
+            return range(self.lengths[k] - context - horizon + 1)
+        before = self._before[k][context:]
+        return np.flatnonzero(before[horizon:] > before[: len(before) - horizon])
