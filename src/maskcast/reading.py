@@ -5,12 +5,13 @@ content, ``open_file`` gives a stream, ``validated`` validates a value with pyda
 parsers. Errors name the file. A small file that would expand and fill the memory is refused.
 """
 
+import codecs
 import json
 import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,6 +27,7 @@ MAX_VALUE_CHARS = 60  # maximum characters of a value in a message
 MAX_DIGITS = 9  # maximum digits of a count
 MAX_REASON_CHARS = 200  # maximum characters of a parser's message
 UNQUOTED = re.compile(r":\s+\{\w+\}")  # {clip} without quotes, which YAML reads as a mapping
+WINDOWS = "Windows-1252"  # encoding of Western European Windows
 LFS_HEAD = b"version https://git-lfs"
 LFS_POINTER = "is a pointer of Git LFS and not the file itself; run `git lfs pull` in its repository"
 MAX_NODES = 1_000_000  # maximum nodes of a YAML file, with aliases expanded
@@ -83,6 +85,18 @@ def read_text(path: Path, what: str, remedy: str, encoding: str = "utf-8-sig") -
     raw = read_file(path, what, remedy)
     with parsing(path, f"a {what}", remedy):
         return raw.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decode_text(raw: bytes) -> tuple[str, str]:
+    """Returns the text of a file that may come from any program, and its encoding.
+
+    That is UTF-8, or UTF-16 if it begins with a byte order mark, else ``WINDOWS``.
+    """
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16", "replace"), "UTF-16"
+    with suppress(UnicodeDecodeError):
+        return raw.decode("utf-8-sig"), "UTF-8"
+    return raw.decode("cp1252", "replace"), WINDOWS
 
 
 def read_json(

@@ -57,7 +57,51 @@ def write(root: Path, name: str, content: Any, *, colours: bool) -> None:
         frames, masks = frames_of(k, 24)
         write_images(root / "frames" / video, frames, "{:04d}.jpg")
         write_images(root / "masks" / video, COLOURS[masks] if colours else masks, "{:04d}.png")
-    (root / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    content = content if isinstance(content, str | bytes) else json.dumps(content)
+    (root / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+NUMBERED: dict[str, tuple[str, str | bytes, list[str]]] = {  # file, content, names
+    "CVAT": ("labelmap.txt", "# label:color_rgb\nbackground:0,0,0::\nCell 1, a:255,0,0::\nCell 2:0,0,255::\n", []),
+    "table": ("class_dict.csv", 'name,r,g,b\nbackground,0,0,0\n"Cell 1, a",255,0,0\nCell 2,0,0,255\n', []),
+    "semicolons": ("class_dict.csv", "background;0;0;0\nCell 1, a;255;0;0\nCell 2;0;0;255\n", []),
+    "triples": ("classes.csv", 'background,"(0, 0, 0)"\n"Cell 1, a","(255, 0, 0)"\nCell 2,"(0, 0, 255)"\n', []),
+    "words": ("colors.txt", "0 0 0 background\n255 0 0 Cell 1, a\n0 0 255 Cell 2\n", []),
+    "words, colours last": ("colors.txt", "Cell 1, a 255 0 0\nCell 2 0 0 255\n", []),
+    "words, hexadecimal": ("colors.txt", "background #000000\nCell 1, a #ff0000\nCell 2 #0000ff\n", []),
+    "ids": ("labels.csv", 'id,name\n0,background\n1,"Cell 1, a"\n2,Cell 2\n', []),
+    "ids under a title": ("labels.csv", 'Our cells\nbackground,0\n"Cell 1, a",1\nCell 2,2\n', []),
+    "ids and words": ("labels.txt", "0: background\n1: Cell 1, a\n2: Cell 2\n", []),
+    "names alone": ("classes.txt", "background\nCell 1, a\nCell 2\n", []),
+    "names against the order of numbers": ("classes.txt", "background\nmilk 2\nwater 1\n", ["milk 2", "water 1"]),
+    "numbers first": ("classes.txt", "background\n2 wheeler\n4 wheeler\n", ["2 wheeler", "4 wheeler"]),
+    "labelme": ("labels.txt", "__ignore__\n_background_\nCell 1, a\nCell 2\n", []),
+    "UTF-16": ("classes.txt", "background\r\nKäste\r\nStraße\r\n".encode("utf-16"), ["Käste", "Straße"]),
+}
+
+
+@pytest.mark.parametrize("case", NUMBERED)
+def test_names_keep_their_numbers_and_commas(case: str, tmp_path: Path) -> None:
+    name, content, names = NUMBERED[case]
+    coloured = "255" in str(content)
+    write(tmp_path, name, content, colours=coloured)
+    found = inspect_folder(tmp_path)
+    names = ["background", *(names or ["Cell 1, a", "Cell 2"])]
+    assert found.source["classes"] == names and not found.warnings
+    if coloured:
+        wanted = dict(zip(("#000000", "#ff0000", "#0000ff"), names, strict=True))
+        assert found.source["values"] == wanted
+
+
+def test_lists_of_windows_are_read_with_a_word(tmp_path: Path) -> None:
+    for name, text in {
+        "classes.csv": "background;0;0;0\nKäste;255;0;0\nÜber;0;0;255\n",
+        "class_list.json": '{"#000000": "background", "#ff0000": "Käste", "#0000ff": "Über"}',
+    }.items():
+        write(tmp_path / name, name, text.encode("cp1252"), colours=True)
+        found = inspect_folder(tmp_path / name)
+        assert found.source["classes"] == ["background", "Käste", "Über"]
+        assert found.warnings == [f"{name} is not UTF-8, so it is read as Windows-1252: check its accents"]
 
 
 @pytest.mark.parametrize("name", IDS)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from maskcast.data.inspection.find_class_names import listed_classes, source_of_known_dataset, source_with_list
+from maskcast.data.inspection.class_lists import class_lists
+from maskcast.data.inspection.find_class_names import source_of_known_dataset, source_with_list
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding, guess_encoding, is_two_byte_format
 from maskcast.data.masks.propose_params import propose_mask_params
@@ -15,6 +16,7 @@ from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.progress import log_if_slow
+from maskcast.reading import WINDOWS
 
 
 def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFiles]) -> None:
@@ -34,11 +36,7 @@ def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFi
     found.source |= proposal.source
     found.reasons["classes"] = f"the masks hold {survey.format_values(survey.values)}"
     notes = proposal.notes
-    lists = (
-        (source_with_list(found.source, listed, survey.values), place) for listed, place in listed_classes(raw)
-    )
-    fits = ((keys, place) for keys, place in lists if keys is not None)
-    if (named := next(fits, None) or source_of_known_dataset(found.source, paths[0], survey)) is not None:
+    if (named := _named_source(raw, found, paths[0], survey)) is not None:
         keys, place = named
         found.source.pop("values", None)
         found.source |= keys
@@ -56,6 +54,18 @@ def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFi
     for name, one in footage.items():
         read = (survey.values_by_file.get(path, ()) for path in one.masks if path is not None)
         found.classes[name] = _classes_of({value for values in read for value in values}, found.source, survey)
+
+
+def _named_source(raw: Path, found: Findings, mask: Path, survey: MaskSurvey) -> tuple[dict[str, Any], str] | None:
+    """Returns keys with class names for a source, and where they come from; None if nothing has them."""
+    for listed in class_lists(raw):
+        if (keys := source_with_list(found.source, listed.classes, survey.values)) is not None:
+            if listed.encoding == WINDOWS:
+                found.warnings.append(
+                    f"{listed.place} is not UTF-8, so it is read as {WINDOWS}: check its accents"
+                )
+            return keys, listed.place
+    return source_of_known_dataset(found.source, mask, survey)
 
 
 def _classes_of(values: set[int], source: Mapping[str, Any], survey: MaskSurvey) -> set[str]:

@@ -1,0 +1,210 @@
+"""Reads lists of class names beside the data.
+
+Such lists are `label_colors.txt`, `class_dict.csv`, `classes.txt`, CVAT's `labelmap.txt`, or a JSON such as VSPW's
+`label_num_dic_final.json`.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maskcast.data.masks.rules import VOID
+from maskcast.errors import MaskcastError
+from maskcast.files import list_files
+from maskcast.reading import decode_text, is_small_integer, parsing, read_file
+
+NAMED_AS_LIST = re.compile(r"class|label|palette|colou?r|categor", re.IGNORECASE)
+# Others have classes in a part: Supervisely, nnU-Net, Mapillary Vistas.
+CLASS_LIST = re.compile(
+    rf".*({NAMED_AS_LIST.pattern}).*\.(txt|csv|json)|(meta|dataset|config.*)\.json", re.IGNORECASE
+)
+JSON_PARTS = ("labels", "classes", "categories")
+_HEX = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
+_ID_OR_HEX = re.compile(rf"\d+|{_HEX.pattern}", re.IGNORECASE)
+_TRIPLE = re.compile(r"[(\[]?\s*(\d{1,3})[,\s]+(\d{1,3})[,\s]+(\d{1,3})\s*[)\]]?")
+_LABELMAP = re.compile(r"([^:]+):(\d+),(\d+),(\d+):[^:]*:[^:]*")
+_HEADER = re.compile(r"id|index|name|class|label|value|pixel|colou?r|rgb|hex|r|g|b|red|green|blue", re.IGNORECASE)
+DELIMITERS = (";", "\t", ",")
+VIPSEG = "panoVIPSeg_categories.json"  # its ids are one less than the values in masks, where 0 means no label
+LABELME_IGNORED = "__ignore__"  # first in labelme's lists, with the id -1
+MAX_LIST_BYTES = 65536  # maximum size of a list in bytes
+
+
+class ListedClass(NamedTuple):
+    """A line of a list: a name, and its colour as 0xRRGGBB and its id, if given."""
+
+    name: str
+    colour: int | None
+    number: int | None = None
+
+
+class ClassList(NamedTuple):
+    """The classes of a list, its path below the data, and the encoding of its text."""
+
+    classes: list[ListedClass]
+    place: str
+    encoding: str
+
+
+def class_lists(raw: Path) -> Iterator[ClassList]:
+    """Yields each list of at least two classes below a folder."""
+    for path in list_files(raw):
+        parts = path.relative_to(raw).parts
+        if len(parts) > 3 or not CLASS_LIST.fullmatch(path.name):
+            continue
+        if not path.is_file() or path.stat().st_size > MAX_LIST_BYTES:  # is_file: not a pipe
+            continue
+        text, encoding = decode_text(read_file(path))
+        is_json = path.suffix.lower() == ".json"
+        found = _parse_json(path, text) if is_json else _parse_text(text)
+        if found and found[0] == (LABELME_IGNORED, None, None):
+            del found[0]
+        if len(found) > 1:
+            # In params, `ignore` means no label.
+            names = {one.name for one in found}
+            void = next(name for k in count() if (name := f"{'_' * k}void") not in names)
+            renamed = {VOID: void, "_background_": "background"}
+            classes = [one._replace(name=renamed.get(one.name, one.name)) for one in found]
+            yield ClassList(classes, "/".join(parts), encoding)
+
+
+def _parse_text(text: str) -> list[ListedClass]:
+    """Parses the lines of a list, which have names, and perhaps ids or colours.
+
+    `64 128 64 Animal`, `Animal,64,128,64`, `Animal:64,128,64::`, `Animal,#408040`, `1: Animal`,
+    `1,Animal,64,128,64`.
+    """
+    # A line that begins with # and no colour is a comment.
+    lines = [line for line in map(str.strip, text.splitlines()) if line and (line[0] != "#" or _HEX.match(line))]
+    if found := [match for line in lines if (match := _LABELMAP.fullmatch(line))]:
+        return [ListedClass(one[1].strip(), _rgb([int(one[k]) for k in (2, 3, 4)])) for one in found]
+    for delimiter in DELIMITERS:
+        if lines and all(delimiter in line for line in lines[1:] or lines):  # the first may be a title
+            rows: list[list[str]] = []
+            with suppress(csv.Error):  # no table
+                rows += csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+            if table := [one for row in rows if (one := _parse_cells(row, delimiter)) is not None]:
+                return table
+            lines = [line.strip(delimiter) for line in lines]
+    return _parse_words([re.sub(r"(?<=\d):", " ", line).split() for line in lines])
+
+
+def _parse_cells(row: Sequence[str], delimiter: str) -> ListedClass | None:
+    """Returns the class in a row of a table; None if a name is lacking, or an id or a colour."""
+    words: list[str] = []
+    values: list[str] = []
+    for cell in filter(None, map(str.strip, row)):
+        triple = _TRIPLE.fullmatch(cell)
+        is_value = is_small_integer(cell) or _HEX.fullmatch(cell)
+        (values if is_value or triple else words).extend(triple.groups() if triple else [cell])
+    return _with_values(f"{delimiter.strip()} ".join(words), values)
+
+
+def _parse_words(rows: Sequence[Sequence[str]]) -> list[ListedClass]:
+    """Returns the classes of lines of words.
+
+    Numbers before or after a name are an id, a colour or both (1, 3 or 4) if all lines have them. An id is a part
+    of the name if names are not different without it.
+    """
+    if rows and all(map(_HEADER.fullmatch, rows[0])) and max(map(len, rows[0])) > 1:
+        rows = rows[1:]
+    rows = [row for row in rows if not all(map(is_small_integer, row))]
+    hexes = [[word for word in row if _HEX.fullmatch(word)] for row in rows]
+    rows = [[word for word in row if not _HEX.fullmatch(word)] for row in rows]
+    first, last = (
+        {2: 1}.get(number := min((_count_numbers(row[::step]) for row in rows), default=0), min(number, 4))
+        for step in (1, -1)
+    )
+    if first % 3:  # the id comes first
+        last -= last % 3
+    if len({" ".join(row[first : len(row) - last]) for row in rows}) < len(rows):
+        first, last = 0 if first == 1 else first, last - last % 3
+    found = []
+    for row, colour in zip(rows, hexes, strict=True):
+        before, name, after = row[:first], row[first : len(row) - last], row[len(row) - last :]
+        values = [*after, *before] if len(before) == 3 else [*before, *after]  # the id first
+        if (one := _with_values(" ".join(name), [*values, *colour])) is not None:
+            found.append(one)
+    return found or [ListedClass(" ".join(row), None) for row in rows]
+
+
+def _count_numbers(words: Iterable[str]) -> int:
+    """Returns the number of words before the first that is no number."""
+    return sum(1 for _ in takewhile(is_small_integer, words))
+
+
+def _with_values(name: str, values: Sequence[str]) -> ListedClass | None:
+    """Returns a class with an id, a colour or both, in this order; None if there is no name, or no such values."""
+    numbers = [int(value) for value in values if not value.startswith("#")]
+    colours = [int(value[1:], 16) for value in values if value.startswith("#")]
+    if len(numbers) > 2 and max(numbers[-3:]) < 256:
+        colours.append(_rgb(numbers[-3:]))
+        del numbers[-3:]
+    if not name or not (numbers or colours) or len(numbers) > 1 or len(colours) > 1:
+        return None
+    return ListedClass(name, next(iter(colours), None), next(iter(numbers), None))
+
+
+def _parse_json(path: Path, text: str) -> list[ListedClass]:
+    """Returns the classes of a JSON: `{"car": 1}`, `{"#000009": "car"}`, `[{"name": "car", "color": [0, 0, 9]}]`.
+
+    They may be a part of it, called labels, classes or categories.
+    """
+    content: Any = None
+    with suppress(MaskcastError), parsing(path, "valid JSON", ""):  # not a list of classes
+        content = json.loads(text)
+    parts = [content[key] for key in JSON_PARTS if isinstance(content, dict) and key in content]
+    if parts or not NAMED_AS_LIST.search(path.stem):
+        content = parts[0] if parts else None
+    if isinstance(content, dict):
+        if all(isinstance(name, str) for name in content.values()) and all(map(_ID_OR_HEX.fullmatch, content)):
+            content = {name: key for key, name in content.items()}
+        found = [_listed(name, value) for name, value in content.items()]
+    elif isinstance(content, list):
+        found = [
+            _listed(one.get("name", one.get("title")), one.get("color"), one.get("id"))
+            if isinstance(one, dict)
+            else _listed(one)
+            for one in content
+        ]
+    else:
+        found = []
+    classes = [one for one in found if one is not None]
+    if len(classes) < len(found):
+        return []
+    if path.name == VIPSEG:
+        return [
+            ListedClass("void", None, 0),
+            *(one._replace(colour=None, number=k) for k, one in enumerate(classes, 1)),
+        ]
+    return classes
+
+
+def _listed(name: object, *values: object) -> ListedClass | None:
+    """Returns a class with its colour and id, of any order; None if a value is neither."""
+    colour, number = None, None
+    for value in values:
+        match value:
+            case None:
+                continue
+            case bool():
+                return None
+            case int() | str() if is_small_integer(str(value)):
+                number = int(value)
+            case str() if _HEX.fullmatch(value):
+                colour = int(value[1:], 16)
+            case [int(), int(), int()] if {*value} <= {*range(256)}:
+                colour = _rgb(value)
+            case _:
+                return None
+    return ListedClass(name, colour, number) if isinstance(name, str) else None
+
+
+def _rgb(values: Sequence[int]) -> int:
+    """Returns a colour as 0xRRGGBB."""
+    return values[0] << 16 | values[1] << 8 | values[2]
