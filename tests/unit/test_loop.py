@@ -23,9 +23,9 @@ from maskcast.training import checkpoint, learner, loop
 from maskcast.training.checkpoint import Checkpoints
 from maskcast.training.dry_run_training import dry_run_training
 from maskcast.training.loop import fit
-from maskcast.training.schedule import CosineSchedule, SgdCosine, SgdPhases, TrainingParams
+from maskcast.training.schedule import CosineSchedule, Phase, Schedule, SgdCosine, SgdPhases, TrainingParams
 from maskcast.training.task import ChunkedTask, Task
-from maskcast.training.tasks.segmentation_phases import PhasedTraining
+from maskcast.training.tasks.segmentation_phases import PhasedTraining, SegmentationPhase
 
 PARAMS = TrainingParams(
     epochs=4, steps_per_epoch=5, batch_size=8, learning_rate=0.02, warmup_steps=2, checkpoint_every=2
@@ -235,6 +235,22 @@ def test_the_best_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
         Regression(killed_at=state["progress"]["step"]), params, tmp_path
     )  # takes no step more
     assert same_curve == curve and (again["score"], again["epochs"]) == (0.5, 4) and again["train_seconds"] > 1000
+
+
+@pytest.mark.parametrize(("kind", "ends"), [("plain", 3), ("phases", 6), ("sgd phases", 6), ("burn-in", 5)])
+def test_patience_counts_from_the_last_phase_and_after_the_burn_in(kind: str, ends: int, tmp_path: Path) -> None:
+    params: Schedule = PARAMS.model_copy(update={"epochs": 8, "patience": 2})
+    task = Regression(scores=[0.5] + [0.1] * 7)
+    if kind == "phases":
+        phases = [SegmentationPhase(epochs=3), SegmentationPhase(epochs=1), SegmentationPhase(epochs=4)]
+        params = PhasedTraining(**dict(params), phases=phases)
+    if kind == "sgd phases":
+        lengths = {key: getattr(params, key) for key in ("steps_per_epoch", "batch_size", "patience")}
+        rates = [Phase(learning_rate=0.02, epochs=4), Phase(learning_rate=0.002, epochs=4)]
+        params = SgdPhases(**lengths, phases=rates)
+    if kind == "burn-in":
+        task.burn_in_steps = 11  # in the third epoch of 5 steps
+    assert fit(task, params, tmp_path).scores["epochs"] == ends
 
 
 def test_weights_that_no_epoch_betters_are_kept(tmp_path: Path) -> None:

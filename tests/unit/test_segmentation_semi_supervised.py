@@ -207,6 +207,7 @@ def test_a_killed_run_ends_with_the_same_weights(
 ) -> None:
     settings = (with_memory if memory else params)(consistent_frames=consistent, threshold=0.1)
     unbroken, killed, resumed = (segmentation_task(store, settings, "x") for _ in range(3))
+    assert unbroken.burn_in_steps == settings.unlabeled.burn_in_steps
     scores, curve = fit(unbroken, settings.training, tmp_path / "unbroken")
 
     def dies(step: int) -> Any:

@@ -167,6 +167,7 @@ def test_pseudo_labels_teach_classification_after_the_burn_in_and_no_regression(
 ) -> None:
     semi = {"batch_size": 1, "burn_in_steps": 2, "weight": 4.0}
     task = DetectorTask(DetectionSet(dataset), params(ema=0.9, unlabeled=semi), None, "x")
+    assert task.burn_in_steps == semi["burn_in_steps"]
     box = {"boxes": torch.tensor([[4.0, 4, 30, 30]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.8])}
     taught: list[Any] = []
 

@@ -51,7 +51,7 @@ class Progress:
             self.best_weights = weights_of(task.model)
             if not all(tensor.isfinite().all() for tensor in self.best_weights.values()):
                 raise divergence_error(self.step - 1, "weights that are not finite")
-        else:
+        elif epoch > max(params.last_phase, -(-task.burn_in_steps // params.steps_per_epoch)):
             self.stale += 1
             self.stopped = 0 < params.patience <= self.stale
         unconfirmed = "" if confirmed else " (not surely better than the start)"

@@ -40,7 +40,8 @@ class Schedule(Params, ABC):
     clip_grad_norm: float | None = Field(default=1.0, gt=0)
     """Clips the global norm of the gradient, that of a discriminator by itself; null does not clip."""
     patience: int = Field(default=15, ge=0)
-    """Epochs without a better validation score after which training stops early; 0 turns this off."""
+    """Epochs without a better validation score after which training stops early; 0 turns this off. Epochs before
+    the last phase, and those that begin before all data are used, do not count."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """`bf16`: autocast, with weights and sums in fp32, but fp32 on a CPU without bfloat16; `fp32`: everything in
     fp32, on a GPU too (no TF32)."""
@@ -65,6 +66,11 @@ class Schedule(Params, ABC):
     @abstractmethod
     def total_epochs(self) -> int:
         """Epochs at most."""
+
+    @property
+    def last_phase(self) -> int:
+        """First epoch of the last phase, counted from 0."""
+        return 0
 
     @abstractmethod
     def rate(self, step: int) -> float:
@@ -188,6 +194,11 @@ class SgdPhases(_Sgd):
     def total_epochs(self) -> int:
         """Epochs at most."""
         return sum(phase.epochs for phase in self.phases)
+
+    @property
+    def last_phase(self) -> int:
+        """First epoch of the last phase, counted from 0."""
+        return self.total_epochs - self.phases[-1].epochs
 
     def rate(self, step: int) -> float:
         """Returns the learning rate of a step."""

@@ -19,6 +19,8 @@ class Task(ABC):
     """Identifies params and data; a checkpoint with another fingerprint is not resumed."""
     monitor: str | None = None
     """The metric of ``validate`` that chooses the best weights (higher is better); None keeps the last."""
+    burn_in_steps: int = 0
+    """Steps before all data are used, which are no reason to stop early."""
 
     @property
     def same_each_step(self) -> bool:

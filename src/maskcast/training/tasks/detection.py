@@ -66,6 +66,8 @@ class DetectorTask(Task):
                 f"{data.root}: no unlabelled images, which train_detector.unlabeled needs; set it to null, or "
                 "prepare_detection.unlabeled to the images"
             )
+        if params.unlabeled is not None:
+            self.burn_in_steps = params.unlabeled.burn_in_steps
         self._swapped_K = swapped_ids(data.classes, data.mirror_swaps)
         self._sampler = ImageSampler(self.train, data.num_classes, params.repeat_threshold)
         torch.manual_seed(derive(params.training.seed))

@@ -105,6 +105,7 @@ class SegmentationTask(Task):
         self.semi_supervised = None
         if params.unlabeled is not None and self.averaged is not None:
             others = None if unlabeled is None else ClipStore(unlabeled)
+            self.burn_in_steps = params.unlabeled.burn_in_steps
             self.semi_supervised = SemiSupervised(store, params, params.unlabeled, self.averaged, others)
         elif unlabeled is not None:
             raise MaskcastError(

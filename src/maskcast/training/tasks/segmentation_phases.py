@@ -70,6 +70,11 @@ class PhasedTraining(TrainingParams):
     phases: list[SegmentationPhase] = Field(exclude=True)
     """In order."""
 
+    @property
+    def last_phase(self) -> int:
+        """First epoch of the last phase, counted from 0."""
+        return self.total_epochs - self.phases[-1].epochs
+
     def rate(self, step: int) -> float:
         """Returns the learning rate of a step."""
         return super().rate(step) * self.phases[phase_at(self.phases, step // self.steps_per_epoch)].rate
