@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 from tests.unit.test_reading_images import png
 
 from maskcast.data.decoding import decode
@@ -254,6 +254,33 @@ def test_what_allows_two_readings_or_none_is_refused_with_the_key_to_set(kind: s
     with pytest.raises(LabelError, match=match) as caught:
         read([make(tmp_path)], **params)
     assert "\n" not in str(caught.value)
+
+
+def soft(greys: tuple[int, ...]) -> np.ndarray:
+    """Returns a square of 20 pixels a side of each grey on black, blurred."""
+    hard = np.zeros((128, 32 * len(greys)), np.uint8)
+    for k, grey in enumerate(greys):
+        hard[50:70, 6 + 32 * k : 26 + 32 * k] = grey
+    return np.asarray(Image.fromarray(hard).filter(ImageFilter.GaussianBlur(0.7)))
+
+
+@pytest.mark.parametrize("greys", [(127, 254), (128, 255), (255, 85), (85, 170, 255)])
+@pytest.mark.parametrize("name", ["m.png", "m.jpg"])
+def test_a_grey_class_with_soft_edges_is_not_background(name: str, greys: tuple[int, ...], tmp_path: Path) -> None:
+    path = saved(tmp_path / name, picture(soft(greys)))
+    survey = survey_masks([path], ignore=255)
+    match = (
+        r"m\.png: the masks have soft edges, and greys .* \(most .*\); export"
+        if name == "m.png"
+        else "JPEG changes"
+    )
+    with pytest.raises(LabelError, match=match):
+        propose_mask_params(survey)
+    with pytest.raises(LabelError, match=r"may be one foreground or several|JPEG changes"):
+        read([path])
+    white = saved(tmp_path / name, picture(soft((255,) * len(greys))))
+    assert propose_mask_params(survey_masks([white], ignore=255)).source == {"classes": list(TWO)}
+    assert np.sum(read([white])[0]) == pytest.approx(400 * len(greys), rel=0.05)
 
 
 UNREADABLE: dict[str, tuple[Make, str]] = {

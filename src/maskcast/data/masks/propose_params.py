@@ -44,6 +44,12 @@ def propose_mask_params(survey: MaskSurvey) -> MaskProposal:
         return MaskProposal(binary, ("the masks are black and white with soft edges: 128 and more is foreground",))
     if survey.lossy is not None:
         raise LabelError(f"{survey.lossy}: {LOSSY_MESSAGE}; export the masks as PNG")
+    if survey.has_soft_classes and len(foreground) > MAX_LABEL_VALUES:
+        top = sorted(value for value, _ in survey.pixels.most_common(4))
+        raise LabelError(
+            f"{survey.first_file[foreground[-1]]}: the masks have soft edges, and greys between black and white "
+            f"that may be classes (most pixels have {survey.format_values(top)}); export them without soft edges"
+        )
     if len(foreground) < 2:
         return MaskProposal(binary, _foreground_notes(survey, foreground))
     void = {"ignore": survey.void} if survey.void in foreground else {}

@@ -21,6 +21,7 @@ MAX_LABEL_VALUES = 8  # up to this many values are labels, more may be a soft ed
 MAX_SHOWN = 6  # maximum number of values in a message
 BLACK, WHITE = 0x000000, 0xFFFFFF
 MIN_GREY_STEP = 8  # between 8-bit greys of a mask made for people
+MAX_EDGE_SHARE = 0.25  # of soft edges, the maximum share of similar greys, relative to white and to all greys
 JPEG_TOLERANCE = 32  # how far JPEG may change black and white
 
 
@@ -122,7 +123,17 @@ class MaskSurvey:
 
     @property
     def is_black_and_white(self) -> bool:
-        """Whether grey values are mostly black and white with few between: soft edges, or noise of JPEG.
+        """Whether grey values are mostly black and white with few between: soft edges, or noise of JPEG."""
+        return self._is_mostly_black_and_white and not self._has_grey_class
+
+    @property
+    def has_soft_classes(self) -> bool:
+        """Whether grey values are soft edges, or noise of JPEG, of black, white and a grey that is a class."""
+        return self._is_mostly_black_and_white and self._has_grey_class
+
+    @property
+    def _is_mostly_black_and_white(self) -> bool:
+        """Whether nine of ten pixels are black or white.
 
         White must be at least a quarter of what is not black; for numbers of many objects it is less.
         """
@@ -133,6 +144,16 @@ class MaskSurvey:
             for one in (0, 255 - JPEG_TOLERANCE)
         )
         return black + white > 0.9 and white >= (1 - black) / 4
+
+    @property
+    def _has_grey_class(self) -> bool:
+        """Whether many pixels between black and white have similar greys; those of edges vary."""
+        between = range(JPEG_TOLERANCE + 1, 255 - JPEG_TOLERANCE)
+        similar = (
+            range(max(v - MIN_GREY_STEP, between[0]), min(v + MIN_GREY_STEP + 1, between.stop)) for v in between
+        )
+        most = max(map(self.share, similar))
+        return most > MAX_EDGE_SHARE * max(self.share(between), self.share(range(between.stop, 256)))
 
     def format_values(self, values: Sequence[int]) -> str:
         """Returns values as text, e.g. `0, 255`."""
