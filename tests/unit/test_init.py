@@ -67,7 +67,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "images": "videos/{clip}.mp4",
         "masks": "masks/{clip}",
         "offset": 1,
-        "splits": {"val": ("street-1",), "unlabeled": ("street-0", "street-2", "street-3", "street-5")},
+        "splits": {"val": ("street-1",)},
     },
     "competition": {"layout": "competition", "num_classes": 3},
 }
@@ -751,7 +751,7 @@ def test_nothing_is_learnt_from_a_test_without_masks(labelled: str, flat: bool, 
         if split in labelled:
             write_images(tmp_path / f"masks/{folder}", masks, f"{file}.png")
     start = plan_params(tmp_path)
-    val = {"val": ("c",)} if "val" in labelled else {"val": ("a",), "unlabeled": ("c",)}
+    val = {"val": ("c",)} if "val" in labelled else {"val": ("a",)}
     assert start.findings.source["splits"] == val | {"hidden": ("d",)}
     assert start.clips["hidden"] == 1 and not start.left_out
     assert start.findings.reasons["splits"].endswith("hidden: the 1 of test, without masks: not used for training")
@@ -766,7 +766,6 @@ def test_sequences_without_masks_among_folders_that_hold_both_are_unlabelled(tmp
         if k < 2:
             write_images(tmp_path / f"take{k}", masks, "{:04d}_mask.png")
     start = plan_params(tmp_path)
-    assert start.findings.source["splits"]["unlabeled"] == ("take2", "take3")
     assert start.clips == {"train": 1, "val": 1, "unlabeled": 2} and not start.left_out
 
 
@@ -1136,8 +1135,7 @@ def test_sequences_without_masks_beside_a_single_one_with_masks_are_unlabelled(t
     (tmp_path / "test.txt").write_text("seq-4\n")
     start = plan_params(tmp_path)
     assert start.findings.source["split_by"] == "time"
-    splits = {"val": 0.37, "unlabeled": ("seq-1", "seq-2", "seq-3"), "hidden": ("seq-4",)}
-    assert start.findings.source["splits"] == splits
+    assert start.findings.source["splits"] == {"val": 0.37, "hidden": ("seq-4",)}
     assert start.findings.reasons["splits"] == (
         "val: the last 37% of 60 frames; the rest is train; unlabeled: the 3 without masks; hidden: the 1 of "
         "test, without masks: not used for training"
@@ -1146,7 +1144,7 @@ def test_sequences_without_masks_beside_a_single_one_with_masks_are_unlabelled(t
     values = yaml.safe_load(start.text(tmp_path))["prepare_clips"] | {"workers": 1}
     run_stage("prepare_clips", values, raw=tmp_path, clips=tmp_path / "clips")
     clips = ClipStore(tmp_path / "clips").clips
-    assert {clip.meta["video"] for clip in clips if clip.split == "unlabeled"} == {*splits["unlabeled"]}
+    assert {clip.meta["video"] for clip in clips if clip.split == "unlabeled"} == {"seq-1", "seq-2", "seq-3"}
 
 
 def test_masks_too_close_together_are_said(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_each_photograph_is_a_clip_with_its_mask(tmp_path: Path) -> None:
     for word in WORDS[5:]:
         (tmp_path / f"raw/masks/{word}.png").unlink()
     start = plan_params(tmp_path / "raw")
-    assert start.findings.source["splits"] == {"val": 0.2, "unlabeled": ("fox", "gate", "house", "island", "jar")}
+    assert start.findings.source["splits"] == {"val": 0.2}
     store = prepared(start, tmp_path / "raw", tmp_path / "clips")
     splits = {clip.id: clip.split for clip in store.clips}
     assert sorted(splits.values()) == ["train"] * 4 + ["unlabeled"] * 5 + ["val"]
@@ -244,7 +244,7 @@ def test_of_folders_with_one_kind_each_a_part_of_each_is_scored_on(tmp_path: Pat
     shutil.rmtree(tmp_path / "masks/owls")
     start = plan_params(tmp_path)
     assert start.findings.source["split_by"] == "time"
-    assert start.findings.source["splits"] == {"val": 0.2, "unlabeled": ("owls",)}
+    assert start.findings.source["splits"] == {"val": 0.2}
     assert start.clips == {"train": 16, "val": 4, "unlabeled": 4} and not start.left_out
     store = prepared(start, tmp_path, tmp_path / "out")
     assert [clip.id for clip in store.clips if clip.split == "val"] == [

@@ -318,18 +318,21 @@ def test_scenes_in_folders_of_cameras_stay_together(
 def test_cameras_without_masks_of_a_scene_that_is_scored_on_are_not_learnt_from(tmp_path: Path) -> None:
     scenes = ("s1", "s2", "s3")
     cameras(tmp_path, scenes, [f"{scene}/camB" for scene in scenes])
-    splits = plan_params(tmp_path).findings.source["splits"]
+    start = plan_params(tmp_path)
+    splits = start.findings.source["splits"]
     (scored,) = {name.partition("/")[0] for name in splits["val"]}
-    assert splits["hidden"] == (f"{scored}/camB",)
-    assert splits["unlabeled"] == tuple(f"{scene}/camB" for scene in scenes if scene != scored)
+    assert splits.keys() == {"val", "hidden"} and splits["hidden"] == (f"{scored}/camB",)
+    assert start.clips["unlabeled"] == 2
 
 
 def test_a_camera_beside_the_only_sequence_with_masks_is_not_learnt_from(tmp_path: Path) -> None:
     cameras(tmp_path, ("s1", "s2"), ["s1/camB", "s2/camA", "s2/camB"])
-    found = plan_params(tmp_path).findings
+    start = plan_params(tmp_path)
+    found = start.findings
     assert found.source["split_by"] == "time" and {*found.labelled} == {"s1/camA"}
+    assert found.source["splits"].keys() == {"val", "hidden"}
     assert found.source["splits"]["hidden"] == ("s1/camB",)
-    assert found.source["splits"]["unlabeled"] == ("s2/camA", "s2/camB")
+    assert "; unlabeled: the 2 without masks; hidden: the 1 " in found.reasons["splits"]
 
 
 def test_cameras_without_any_masks_are_all_found(tmp_path: Path) -> None:

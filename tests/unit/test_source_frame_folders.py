@@ -51,9 +51,11 @@ def test_cameras_of_several_scenes_are_sequences_of_their_own(tmp_path: Path) ->
     assert found == {
         "a/b-c_00000": "train",
         "a-b/c_00000": "train",
+        "bare/left_00000": "unlabeled",
         "scene 1/left_00000": "val",
         "scene 1/right_00000": "train",
     }
+    listing = list_raw(tmp_path, **patterns, frames=2, window_step=2, splits={"val": ["bare/left"]})
     ((name, reason),) = listing.skipped
     assert name == "bare/left" and f"{tmp_path}/Annotations/480p/bare/left: no mask images" in reason
 
@@ -185,11 +187,13 @@ def test_what_is_missing_is_reported_and_what_is_damaged_is_named(tmp_path):
     write_sequence(tmp_path, "bare")
     for mask in (tmp_path / "Annotations/480p/bare").iterdir():
         mask.unlink()
-    listing = list_raw(tmp_path, frames=5, splits={})
+    listing = list_raw(tmp_path, frames=5, splits={"train": ["bare"]})
     assert [c.id for c in listing.clips] == ["fine_00000"]
     found = dict(listing.skipped)
     assert found["short"] == "has 3 frames, a window needs 5"
     assert "no mask images" in found["bare"]
+    (tmp_path / "Annotations/480p/bare/00000.npy").touch()
+    assert "no mask images (it has .npy)" in dict(list_raw(tmp_path, frames=5, splits={}).skipped)["bare"]
     (tmp_path / "JPEGImages/480p/fine/00001.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(MaskcastError, match=r"fine/00001\.png: .*copy it again"):
         listing.clips[0].load()
@@ -311,10 +315,38 @@ def test_sequences_that_a_split_names_stay_whole_where_others_are_cut_by_time(tm
     ]
     assert not listing.skipped
     listing = list_raw(tmp_path, frames=2, split_by="time", splits={"val": 0.5, "hidden": ("Sea",)})
+    assert not listing.skipped and {c.split for c in listing.clips if c.id.startswith("lane")} == {"unlabeled"}
+    listing = list_raw(tmp_path, frames=2, split_by="time", splits={"val": 0.5, "train": ("lane",)})
     ((name, reason),) = listing.skipped
     assert name == "lane" and "or put the sequence into unlabeled, or into hidden if nothing may" in reason
     with pytest.raises(MaskcastError, match=r"splits.unlabeled: 'lake' is not among the sequences \(lane, "):
         list_raw(tmp_path, split_by="time", splits={"val": 0.34, "unlabeled": ("lake",)})
+
+
+def test_a_sequence_without_masks_is_unlabelled_until_it_has_some(tmp_path):
+    for name in ("lake", "park", "road", "sea"):
+        write_sequence(tmp_path, name)
+    masks = tmp_path / "Annotations/480p"
+    for name in ("lake", "sea"):
+        (masks / name).rename(tmp_path / name)
+    params = {"frames": 5, "splits": {"val": ("park",)}}
+    listing = list_raw(tmp_path, **params)
+    splits = {"lake": "unlabeled", "park": "val", "road": "train", "sea": "unlabeled"}
+    assert {clip.meta["video"]: clip.split for clip in listing.clips} == splits and not listing.skipped
+    assert "no masks of 2 sequences: unlabeled (lake)" in listing.notes
+    assert {clip.split for clip in list_raw(tmp_path, frames=5, splits={"val": 0.5}, seed=1).clips} == {
+        *splits.values()
+    }
+
+    (tmp_path / "sea").rename(masks / "sea")
+    (tmp_path / "lake").rename(masks / "lakes")
+    listing = list_raw(tmp_path, **params)
+    assert {clip.meta["video"]: clip.split for clip in listing.clips} == splits | {"sea": "train"}
+    assert "no frames for the masks of 1 sequence (lakes)" in listing.notes
+    listing = list_raw(tmp_path, frames=5, splits={"val": ("park",), "unlabeled": ("sea",)})
+    assert {clip.meta["video"]: clip.split for clip in listing.clips} == splits
+    said = "labels of 1 sequence are not used, because source.splits puts it into unlabeled (sea)"
+    assert said in listing.notes
 
 
 def test_unlabelled_windows_do_not_look_back_at_what_is_scored_on(tmp_path):

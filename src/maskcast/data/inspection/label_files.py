@@ -86,7 +86,6 @@ def inspect_label_files(
     _describe_labels(found, known)
     measure_frames(found, find_sequences(raw, source["images"]))
     propose_splits(raw, found, _label_flags(found, known), footage, labels.files)
-    found.source["splits"].pop("unlabeled", None)  # the default of the source
     empty = sum(one.empty for mine in labels.frames.values() for one in mine.values())
     asked = empty > 0 and "empty" not in source
     _choose_clip_length(found, known, labels, may_be_background=asked)

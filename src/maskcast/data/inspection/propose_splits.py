@@ -49,7 +49,7 @@ def propose_splits(
     if found.photographs:
         named, origin, checks = official.of(sorted(found.labelled, key=natural_sort_key))
         found.warnings += checks
-        _split_photographs(found, named, origin, _unlabelled_splits(found, official), scene_of)
+        _split_photographs(found, marked, named, origin, _unlabelled_splits(found, official), scene_of)
         return
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
     alone = next(iter(found.labelled)) if len(found.labelled) == 1 else None
@@ -70,7 +70,7 @@ def propose_splits(
     )
     if alone is not None:
         without = _hide_scenes(without, {"val": (alone,)}, scene_of)
-        _split_by_time(raw, found, alone, marked[alone], without)
+        _split_by_time(raw, found, alone, marked, without)
     else:
         if not set(named.get("val", ())) & set(long_enough):
             named, origin = _add_val(found, named, origin, {name: scene_of(name) for name in long_enough})
@@ -84,7 +84,7 @@ def propose_splits(
                     "set split_by: time and splits: {val: 0.2}"
                 )
         without = _hide_scenes(without, named, scene_of)
-        found.source["splits"] = named | without
+        found.source["splits"] = named | _to_list(without, marked)
         found.reasons["splits"] = f"val: {origin}; the rest is train"
         clips = sum(len(run) // found.frames for name in long_enough for run in found.runs(name))
         if clips < FEW_CLIPS:
@@ -117,6 +117,17 @@ def _hide_scenes(
         "hidden": (*without.get("hidden", ()), *(name for name in unlabelled if name in hidden)),
     }
     return {split: members for split, members in splits.items() if members}
+
+
+def _to_list(
+    without: Mapping[str, tuple[str, ...]], marked: Mapping[str, Sequence[bool]]
+) -> dict[str, tuple[str, ...]]:
+    """Returns the splits that params must list: without masks, a sequence is `unlabeled` by default.
+
+    So one that gets masks later joins the labelled ones.
+    """
+    kept = tuple(name for name in without.get("unlabeled", ()) if any(marked.get(name, ())))
+    return {split: members for split, members in {**without, "unlabeled": kept}.items() if members}
 
 
 def _unlabelled_text(without: Mapping[str, Sequence[str]]) -> str:
@@ -257,6 +268,7 @@ def _video_of(raw: Path, footage: Mapping[str, SequenceFiles], name: str) -> str
 
 def _split_photographs(
     found: Findings,
+    marked: Mapping[str, Sequence[bool]],
     named: dict[str, tuple[str, ...]],
     origin: str,
     without: Mapping[str, tuple[str, ...]],
@@ -293,7 +305,7 @@ def _split_photographs(
         found.reasons["splits"] = f"val: the last {VAL_SHARE:.0%} of each labelled folder; the rest is train"
     without = _hide_scenes(without, scored, scene_of)
     found.reasons["splits"] += _unlabelled_text(without)
-    found.source["splits"] = {**splits, **without}
+    found.source["splits"] = splits | _to_list(without, marked)
 
 
 def _set_unlabelled(found: Findings) -> None:
@@ -303,14 +315,18 @@ def _set_unlabelled(found: Findings) -> None:
 
 
 def _split_by_time(
-    raw: Path, found: Findings, name: str, marks: Sequence[bool], without: Mapping[str, Sequence[str]]
+    raw: Path,
+    found: Findings,
+    name: str,
+    marked: Mapping[str, Sequence[bool]],
+    without: Mapping[str, tuple[str, ...]],
 ) -> None:
     """Splits a single sequence by time into a first part for training and a last part for validation.
 
     Raises:
         MaskcastError: if its masks are too close together for that.
     """
-    length = found.sequences[name]
+    length, marks = found.sequences[name], marked[name]
     cuts = possible_cuts(found.runs(name), marks, found.frames)
     if not cuts:
         need = 2 * MIN_CONTEXT
@@ -324,7 +340,7 @@ def _split_by_time(
         begin = _val_start(found, name, len(marks) - [*reversed(marks)].index(True))
     begin = min(max(begin, cuts.start), cuts.stop - 1)
     share = round((length - begin) / length + 0.005, 2)
-    found.source |= {"split_by": "time", "splits": {"val": share, **without}}
+    found.source |= {"split_by": "time", "splits": {"val": share, **_to_list(without, marked)}}
     found.reasons["split_by"] = "only one sequence has masks: training uses its beginning, validation its end"
     found.reasons["splits"] = f"val: the last {share:.0%} of {length} frames; the rest is train"
     found.reasons["splits"] += _unlabelled_text(without)

@@ -18,7 +18,7 @@ from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing
 from maskcast.data.sources.classes import read_classes
-from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, windows
+from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, unused_labels, windows
 from maskcast.data.sources.label_lists import match_label_files, unlisted_warning
 from maskcast.data.sources.label_pairs import PairedLabels, read_labels
 from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
@@ -31,7 +31,6 @@ from maskcast.data.sources.sequence_files import (
     read_window,
     sequence_notes,
 )
-from maskcast.data.sources.splits import Splits, listed_names
 from maskcast.data.video_files.frames import read_resized_video
 from maskcast.errors import MaskcastError
 from maskcast.labels import (
@@ -62,7 +61,7 @@ class AnnotationsSource(LabelledSource):
     """Format of the label files; docs/labels.md says how each is read."""
     labels: tuple[PathPattern, ...] = Field(min_length=1)
     """The label files: paths below the data set's folder; `*` stands for any text, e.g.
-    `"*/_annotations.coco.json"`. A sequence without labels is `unlabeled`, unless `splits` names it."""
+    `"*/_annotations.coco.json"`."""
     images: Pattern = "{clip}"
     """Folder of a sequence's frames, or its video, or its images by `{frame}`; see `frame_folders`. A frame of a
     label file is the image whose path ends in its name; a frame of a video is found by clip and number, counted
@@ -106,7 +105,8 @@ class AnnotationsSource(LabelledSource):
             for frame in sequence_labels.values():
                 unknown.add(frame)
         listing.notes += names.unused_renames()
-        for name, split in _splits(self, footage, labelled, seed).items():
+        splits = sequence_splits(list(footage), labelled, self, seed)
+        for name, split in splits.items():
             frame_labels = labelled.get(name, {})
             if not frame_labels and is_labelled(split):
                 reason = "has no labels; put it into unlabeled, or into hidden if nothing may learn from it"
@@ -115,7 +115,7 @@ class AnnotationsSource(LabelledSource):
             for window in windows(name, footage[name], split, self, listing, labelled=frame_labels.keys()):
                 window_labels = [frame_labels.get(i) for i in window.frames] if window.kind == "labelled" else None
                 listing.add(window.clip(load_window, window_labels, names, instances=self.instances))
-        listing.notes += _notes(self, footage, labels, labelled)
+        listing.notes += [*_notes(self, footage, labels, labelled), *unused_labels(splits, labelled)]
         listing.warnings += unknown.warnings(raw)
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
         listed = [path for pattern in self.labels for path in match_label_files(raw, pattern)]
@@ -162,16 +162,6 @@ def labelled_frames(labels: PairedLabels, empty: Empty) -> LabelledFrames:
         for name, found in labels.frames.items()
     }
     return {name: found for name, found in known.items() if found}
-
-
-def _splits(
-    source: AnnotationsSource, names: Iterable[str], known: LabelledFrames, seed: int
-) -> dict[str, str | Splits]:
-    """Returns the split of each sequence, or the shares of a sequence that is cut by time."""
-    names = list(names)
-    listed = listed_names(source.splits, names)
-    found = sequence_splits([name for name in names if name in known or name in listed], source, seed)
-    return {name: found.get(name, "unlabeled") for name in names}
 
 
 def _check(frames: Iterable[ImportedFrame], names: ClassNames, background: str, *, instances: bool) -> None:

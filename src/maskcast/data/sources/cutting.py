@@ -1,6 +1,6 @@
 """Cuts sequences into windows, which become clips; no window spans a gap in the frame numbers."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -78,8 +78,9 @@ class LabelledSource(WindowedSource):
     """`sequence`: a sequence belongs to one split; `time`: each labelled sequence that `splits` does not name is
     cut into one part per split, in the order `train`, `val`, `test`, `unlabeled`."""
     splits: Splits = Field(default={"val": 0.2})
-    """Share or names of the labelled sequences of each split; the rest is `train`. With `split_by: time` a share
-    is of each sequence, and named sequences stay whole: `{val: 0.2, unlabeled: [street-0, street-2]}`."""
+    """Share or names of the labelled sequences of each split; the rest is `train`. A sequence without labels is
+    `unlabeled`, unless it is named. With `split_by: time` a share is of each sequence, and named sequences stay
+    whole: `{val: 0.2, hidden: [street-0, street-2]}`."""
 
 
 def span(frames: int, stride: int) -> int:
@@ -135,11 +136,16 @@ class Window:
         return RawClip(self.id, self.split, self.kind, read, self.meta, resizes=True, video=self.video)
 
 
-def sequence_splits(names: Sequence[str], params: LabelledSource, seed: int) -> dict[str, str | Splits]:
+def sequence_splits(
+    names: Sequence[str], labelled: Collection[str], params: LabelledSource, seed: int
+) -> dict[str, str | Splits]:
     """Returns the split of each sequence, or the shares of a sequence that is cut by time.
+
+    A sequence without labels is `unlabeled`, unless it is listed; shares are of the others.
 
     Args:
         names: names of the sequences.
+        labelled: those with labels.
         params: the params that define the splits.
         seed: see `assign_splits`.
 
@@ -147,13 +153,22 @@ def sequence_splits(names: Sequence[str], params: LabelledSource, seed: int) -> 
         MaskcastError: see `assign_splits`.
     """
     if params.split_by == "sequence":
-        return {**assign_splits(names, params.splits, seed)}
-    listed: Splits = {split: members for split, members in params.splits.items() if isinstance(members, tuple)}
-    whole = listed_names(params.splits, names)
+        return {**assign_splits(names, params.splits, seed, labelled)}
+    whole: Splits = {split: members for split, members in params.splits.items() if isinstance(members, tuple)}
+    cut = {*labelled} - listed_names(params.splits, names)
     return {
-        name: split if name in whole else params.splits
-        for name, split in assign_splits(names, listed, seed).items()
+        name: params.splits if name in cut else split
+        for name, split in assign_splits(names, whole, seed, labelled).items()
     }
+
+
+def unused_labels(splits: Mapping[str, str | Splits], labelled: Collection[str]) -> Iterator[str]:
+    """Yields a note if the labels of sequences are not used, because of their split."""
+    if unused := [name for name, split in splits.items() if split == "unlabeled" and name in labelled]:
+        yield (
+            f"labels of {pluralize(len(unused), 'sequence')} are not used, because source.splits puts "
+            f"{'it' if len(unused) == 1 else 'them'} into unlabeled ({unused[0]})"
+        )
 
 
 def is_labelled(split: str | Splits) -> bool:

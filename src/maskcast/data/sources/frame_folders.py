@@ -19,12 +19,13 @@ from maskcast.data.masks.survey import survey_masks
 from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Arrays, Listing
 from maskcast.data.sources.classes import read_classes
-from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, windows
+from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, unused_labels, windows
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, match_names, path_of, without_masks
 from maskcast.data.sources.sequence_files import (
     ReadVideo,
     SequenceFiles,
     file_of_frame,
+    has_masks,
     pair_files,
     rate_warnings,
     read_window,
@@ -142,11 +143,14 @@ class FrameFoldersSource(LabelledSource):
             raise MaskcastError(
                 f"{raw}: nothing matches images {self.images!r}; fix source.images or the data set's root"
             )
-        splits = sequence_splits(sorted(images, key=natural_sort_key), self, seed)
-        names, attributes = read_classes(raw, self.classes)
-        maps = single_map(names, things=self.things or self.instances, attributes=attributes)
-        listing = Listing([], (*maps, LabelMap(OBJECTS, names, "instances")) if self.instances else maps)
-        listing.meta |= mirror_swaps_meta(self.mirror_swaps, names[1:])
+        names = sorted(images, key=natural_sort_key)
+        suffix = self.mask_suffix or ""
+        masked = {name for name in names if has_masks(masks.get(name), suffix)}
+        splits = sequence_splits(names, masked or names, self, seed)  # without any mask, each says where it looked
+        classes, attributes = read_classes(raw, self.classes)
+        maps = single_map(classes, things=self.things or self.instances, attributes=attributes)
+        listing = Listing([], (*maps, LabelMap(OBJECTS, classes, "instances")) if self.instances else maps)
+        listing.meta |= mirror_swaps_meta(self.mirror_swaps, classes[1:])
         listing.meta |= {LOOKBACK: self.lookback} if self.lookback else {}
         footage: dict[str, SequenceFiles] = {}
         for name, split in splits.items():
@@ -155,7 +159,7 @@ class FrameFoldersSource(LabelledSource):
                     images[name],
                     masks.get(name),
                     raw / path_of(self.masks, name),
-                    suffix=self.mask_suffix or "",
+                    suffix=suffix,
                     offset=self.offset,
                     labelled=is_labelled(split),
                 )
@@ -163,11 +167,16 @@ class FrameFoldersSource(LabelledSource):
                 listing.skipped.append((name, str(error)))
                 continue
             listing.skipped += [(f"{name}/masks", footage[name].unpaired)] if footage[name].unpaired else []
-        rule = self.rule([path for found in footage.values() for path in found.masks if path is not None], names)
+        rule = self.rule([path for found in footage.values() for path in found.masks if path is not None], classes)
         labelled = {
             name: [i for i, mask in enumerate(found.masks) if mask is not None] for name, found in footage.items()
         }
-        listing.notes += [*([rule.description] if rule.description else []), *sequence_notes(footage)]
+        listing.notes += [rule.description] if rule.description else []
+        if without := [name for name in names if splits[name] == "unlabeled" and name not in masked]:
+            listing.notes.append(f"no masks of {pluralize(len(without), 'sequence')}: unlabeled ({without[0]})")
+        if lost := sorted(masks.keys() - sequences.keys(), key=natural_sort_key):
+            listing.notes.append(f"no frames for the masks of {pluralize(len(lost), 'sequence')} ({lost[0]})")
+        listing.notes += [*sequence_notes(footage), *unused_labels(splits, masked)]
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
         for name, found in footage.items():
             for window in windows(

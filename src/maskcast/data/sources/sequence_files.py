@@ -108,6 +108,14 @@ def pair_files(
     return SequenceFiles(files, pairs.masks, ranges, _unpaired_text(pairs, format_names(files)), gap, unread)
 
 
+def has_masks(masks: SequencePaths | None, suffix: str) -> bool:
+    """Whether a sequence has masks, as images or as files that are none; see ``pair_files`` for its arguments."""
+    if not isinstance(masks, Path):
+        return any(path.stem.endswith(suffix) for path in (masks or {}).values())
+    found = image_files(masks) if masks.is_dir() else []
+    return any(path.stem.endswith(suffix) for path in found) or (not found and bool(unsupported_suffixes(masks)))
+
+
 def read_window(
     images: Path | Sequence[Path],
     window: Sequence[int],

@@ -1,7 +1,7 @@
 """Assigns splits to sequences, or to parts of each sequence."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from math import fsum
 from pathlib import Path
 from typing import TypeVar
@@ -17,11 +17,19 @@ Key = TypeVar("Key", bound=Hashable)
 Splits = ByName[str, float | tuple[str, ...]]  # share or names
 
 
-def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, str]:
+def assign_splits(
+    names: Sequence[str], splits: Splits, seed: int, labelled: Collection[str] | None = None
+) -> dict[str, str]:
     """Assigns a split to each name: as listed, else by share in a random order (by ``seed``), else `train`.
 
     Listed names may differ in case, leading zeros or Unicode form. Varied copies of one image stay together (see
     ``original_name``).
+
+    Args:
+        names: all names.
+        splits: shares or names.
+        seed: seed of the order.
+        labelled: names with labels; others are `unlabeled` if they are not listed. None: all have some.
 
     Raises:
         MaskcastError: on an unknown split, a listed name that does not exist or is listed twice, or a sum above 1.
@@ -41,7 +49,7 @@ def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, 
             assigned[name] = split
     copies: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        if name not in assigned:
+        if name not in assigned and (labelled is None or name in labelled):
             copies[original_name(name)].append(name)
     groups, total = list(copies.values()), sum(map(len, copies.values()))
     order = [groups[i] for i in reversed(rng(seed).permutation(len(groups)))]
@@ -51,7 +59,8 @@ def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, 
             group = order.pop()
             assigned.update(dict.fromkeys(group, split))
             count += len(group)
-    return {name: assigned.get(name, "train") for name in names}
+    assigned |= {name: "train" for group in order for name in group}
+    return {name: assigned.get(name, "unlabeled") for name in names}
 
 
 def listed_names(splits: Splits, names: Iterable[str]) -> set[str]:
