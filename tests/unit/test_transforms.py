@@ -1,6 +1,7 @@
 """Augmentation: frame and mask move together, and only as the seed says."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,18 @@ def test_a_crop_on_an_object_always_holds_one() -> None:
     assert len({int(np.argmax(crop == 2)) for crop in crops}) > 10  # anywhere in the window
     _, empty = augment(frame, np.zeros_like(mask), AugmentParams(crop=(10, 20), crop_on_object=1), rng(0))
     assert empty.shape == (10, 20)
+
+
+@pytest.mark.parametrize(
+    "change", [{"zoom": (2, 3)}, {"shift": 0.5}, {"rotate": 90}, {"zoom": (0.5, 2), "rotate": 45}]
+)
+def test_zoom_rotation_and_shift_keep_the_object_in_the_crop(change: dict[str, Any]) -> None:
+    frame, mask = example()
+    mask[:] = 0
+    mask[50:53, 72:75] = 2
+    for crop in ((10, 20), None):
+        params = AugmentParams(crop=crop, crop_on_object=1, **change)
+        assert all((augment(frame, mask, params, rng(seed))[1] == 2).any() for seed in range(60))
 
 
 def test_what_a_shift_uncovers_has_no_label() -> None:

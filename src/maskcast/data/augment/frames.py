@@ -101,8 +101,10 @@ def draw_geometric_transform(
     """
     height, width = params.crop or shape
     size = min(height, shape[0]), min(width, shape[1])
-    corner = _crop_corner(shape, size, params.crop_on_object, object_HW, random)
-    return GeometricTransform(_affine(params, random, corner, size), size)
+    pixel = _object_pixel(params.crop_on_object, object_HW, random)
+    corner = _crop_corner(shape, size, pixel, random)
+    map_23 = _affine(params, random, corner, size)
+    return GeometricTransform(map_23 if pixel is None else _containing(map_23, pixel, size), size)
 
 
 def warp_frames(frames_THWC: np.ndarray, geometry: GeometricTransform) -> np.ndarray:
@@ -197,23 +199,36 @@ def _warp(layer_THW: np.ndarray, geometry: GeometricTransform, interpolation: in
     )
 
 
+def _object_pixel(
+    on_object: float, object_HW: np.ndarray | None, random: np.random.Generator
+) -> tuple[int, int] | None:
+    """Returns (y, x) of the object pixel that the result must contain, if any."""
+    if not on_object or random.random() >= on_object or object_HW is None:
+        return None
+    pixels = np.flatnonzero(object_HW)
+    return divmod(int(random.choice(pixels)), object_HW.shape[1]) if len(pixels) else None
+
+
 def _crop_corner(
-    shape: tuple[int, int],
-    crop: tuple[int, int],
-    on_object: float,
-    object_HW: np.ndarray | None,
-    random: np.random.Generator,
+    shape: tuple[int, int], crop: tuple[int, int], pixel: tuple[int, int] | None, random: np.random.Generator
 ) -> tuple[int, int]:
     """Returns (top, left) of the crop."""
     last = np.subtract(shape, crop)
     low, high = np.zeros_like(last), last
-    if on_object and random.random() < on_object:
-        pixels = np.flatnonzero(object_HW) if object_HW is not None else np.zeros(0)
-        if len(pixels):
-            pixel = np.array(divmod(int(random.choice(pixels)), shape[1]))
-            low, high = np.maximum(pixel - crop + 1, 0), np.minimum(pixel, last)
+    if pixel is not None:
+        low, high = np.maximum(np.subtract(pixel, crop) + 1, 0), np.minimum(pixel, last)
     top, left = random.integers(low, high + 1)
     return int(top), int(left)
+
+
+def _containing(map_23: np.ndarray, pixel: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Returns the map, moved if zoom, rotation and shift push a pixel of the frame out of the result."""
+    linear, x_y = map_23[:, :2], np.array(pixel[::-1])
+    place = np.linalg.solve(linear, x_y - map_23[:, 2])
+    inside = np.clip(place, 0, np.subtract(size[::-1], 1))
+    if np.allclose(place, inside):
+        return map_23
+    return np.column_stack([linear, x_y - linear @ inside.round()])
 
 
 def _affine(
