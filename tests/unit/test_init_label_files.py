@@ -803,3 +803,74 @@ def test_the_record_of_a_fetched_data_set_is_no_label_file(write: Callable[[Path
     assert {clip.meta["video"] for clip in store.clips if clip.kind == "labelled"} == truth.keys()
     again = plan_params(raw).findings.source  # as of the folder that was fetched
     assert again == plan_params(tmp_path / "mine").findings.source
+
+
+def labelled_twice(root: Path, *, coco: Sequence[int], labelme: Sequence[int], png: Sequence[int]) -> None:
+    """Writes four sequences with labels of three kinds, each of some of the sequences."""
+    images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
+    for n in range(4):
+        frames, masks = frames_of(n, LENGTH)
+        write_images(root / f"images/s{n}", frames, "{:04d}.png")
+        if n in png:
+            write_images(root / f"masks/s{n}", masks, "{:04d}.png")
+        if n in coco:
+            first = len(images)
+            size = {"width": WIDTH, "height": HEIGHT}
+            images += [size | {"id": first + t, "file_name": f"s{n}/{t:04d}.png"} for t in range(LENGTH)]
+            annotations += [
+                {"id": len(annotations) + i, "image_id": first + t, "category_id": k, "iscrowd": 0}
+                | {"segmentation": compressed(mask)}
+                for i, (t, k, mask) in enumerate(shown(masks))
+            ]
+        for t in range(LENGTH if n in labelme else 0):
+            triangle = {"label": "blue", "shape_type": "polygon", "points": [[1, 1], [9, 1], [9, 9]]}
+            size = {"imageHeight": HEIGHT, "imageWidth": WIDTH, "imageData": None}
+            content = {"shapes": [triangle], "imagePath": f"{t:04d}.png", "flags": {}} | size
+            dump(root / f"images/s{n}/{t:04d}.json", content)
+    if coco:
+        dump(root / "coco.json", {"images": images, "categories": CATEGORIES, "annotations": annotations})
+
+
+@pytest.mark.parametrize(
+    ("coco", "labelme", "png", "said"),
+    [
+        ((0, 1), (2, 3), (), r"48 frames .* in images/s2/0000\.json and 47 more \(labelme\), .* of COCO:"),
+        ((0, 1), (), (2, 3), r"48 frames .* in coco\.json \(COCO\), which are not read beside masks: make one"),
+        ((0, 1, 2, 3), (), (1, 2, 3), r"24 frames .* in coco\.json \(COCO\)"),
+        ((0, 1), (1,), (), None),
+        ((0, 1), (), (0, 1), None),
+        ((), (1,), (1, 2, 3), None),
+    ],
+)  # fmt: skip
+def test_labels_of_a_second_kind_are_said_where_the_first_has_none(
+    coco: Sequence[int], labelme: Sequence[int], png: Sequence[int], said: str | None, tmp_path: Path
+) -> None:
+    labelled_twice(tmp_path, coco=coco, labelme=labelme, png=png)
+    warnings = [line for line in inspect_folder(tmp_path).warnings if "one kind of all labels" in line]
+    assert len(warnings) == (said is not None)
+    if said is not None:
+        assert re.match(said, warnings[0]) and "`maskcast labels import --format " in warnings[0]
+
+
+@pytest.mark.parametrize("form", UNREAD)
+def test_labels_that_are_not_read_are_said_beside_masks_where_these_lack(form: str, tmp_path: Path) -> None:
+    """What tools write for an image lies beside others of its sequence; for a whole set, names paths."""
+    file, content, _ = UNREAD[form]
+    labelled_twice(tmp_path, coco=(), labelme=(), png=(0, 1))
+    for n in (0, 1):  # these have masks, so that nothing is lost
+        each = tmp_path / f"labels/s{n}/0000{Path(file).suffix}"
+        dump(each, None)
+        each.write_text(content.replace("0000.png", f"s{n}/0000.png"))
+    assert not any("one kind" in line for line in inspect_folder(tmp_path).warnings)
+    path = tmp_path / f"labels/s2/0000{Path(file).suffix}"
+    dump(path, None)
+    path.write_text(content)
+    (warning,) = (line for line in inspect_folder(tmp_path).warnings if "one kind" in line)
+    assert warning.startswith("labels/s2/0000.") and warning.endswith(
+        "frames without masks: make one kind of all labels"
+    )
+    path.unlink()
+    whole = tmp_path / f"all{Path(file).suffix}"
+    whole.write_text(content.replace("0000.png", "s3/0000.png"))
+    named = "0000.png" in content
+    assert any("one kind" in line for line in inspect_folder(tmp_path).warnings) == named

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from itertools import compress, count
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.archives.unpack import is_archive
@@ -33,6 +34,7 @@ from maskcast.data.inspection.label_files import inspect_label_files
 from maskcast.data.inspection.label_formats import find_label_files
 from maskcast.data.inspection.mask_values import add_mask_values
 from maskcast.data.inspection.measuring import measure_frames
+from maskcast.data.inspection.other_labels import other_labels_warnings
 from maskcast.data.inspection.pair_masks import NoSequenceError, pair_masks
 from maskcast.data.inspection.photographs import one_sequence_per_image, photographs_reason
 from maskcast.data.inspection.propose_splits import propose_splits
@@ -275,9 +277,12 @@ def _inspect_patterns(
             found.labelled[name] = given
     if found.labelled:
         add_mask_values(raw, found, footage)
-    _warn_unread_labels(raw, found)
-    measure_frames(found, images)
     marked = {name: [path is not None for path in one.masks] for name, one in footage.items()}
+    _warn_unread_labels(raw, found)
+    if found.labelled:
+        masks = {name: [*compress(count(), marks)] for name, marks in marked.items()}
+        found.warnings += other_labels_warnings(raw, source, footage, masks)
+    measure_frames(found, images)
     places = {name: {path.parent for path in one.masks if path is not None} for name, one in footage.items()}
     propose_splits(raw, found, marked, footage, places)
     cover_horizon(found, marked)

@@ -16,6 +16,7 @@ from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.label_formats import FORMATS
 from maskcast.data.inspection.label_patterns import across_splits, label_patterns, roboflow_pattern, wider_patterns
 from maskcast.data.inspection.measuring import measure_frames
+from maskcast.data.inspection.other_labels import other_labels_warnings
 from maskcast.data.inspection.photographs import one_sequence_per_image, photographs_reason
 from maskcast.data.inspection.propose_splits import propose_splits
 from maskcast.data.inspection.widening import guess_in_folders
@@ -97,6 +98,7 @@ def inspect_label_files(
             f"{pluralize(empty, 'frame')} listed without objects: {what}; set source.empty to background if "
             "somebody has looked at them and nothing is there, else to unlabelled"
         )
+    found.warnings += other_labels_warnings(raw, source, footage, known)
     return found
 
 

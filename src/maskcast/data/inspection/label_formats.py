@@ -28,19 +28,33 @@ def find_label_files(raw: Path) -> tuple[str, list[Path]] | None:
 
     If there are several formats, the one is returned that says most about objects.
     """
+    return next(iter(label_files_by_format(raw).items()), None)
+
+
+def label_files_by_format(raw: Path) -> dict[str, list[Path]]:
+    """Returns the files of labels with masks below a folder by format, what says most about objects first."""
     found: dict[str, list[Path]] = {}
     for path in list_files(raw, ".json", ".xml"):
-        form = _xml_format(path) if path.suffix.lower() == ".xml" else _json_format(path)
-        if form is not None:
+        if (form := label_format(path)) is not None:
             found.setdefault(form, []).append(path)
-    order = ("youtube-vis", "cvat-video", "cvat-images", PANOPTIC, "coco", "label-studio", "labelme")
-    form = next((form for form in order if form in found), None)
-    if form == "coco" and len(found[form]) > 1:  # instances beside keypoints of the same images
-        found[form] = [path for path in found[form] if b'"keypoints"' not in read_file(path)] or found[form]
-    if form == "youtube-vis":
-        known = {*found[form]}
-        found[form] = [path for path in found[form] if not known & {*preferred_files(path)}]
-    return None if form is None else ("coco" if form == PANOPTIC else form, found[form])
+    if PANOPTIC in found:
+        found["coco"] = found[PANOPTIC]
+    elif len(coco := found.get("coco", [])) > 1:  # instances beside keypoints of the same images
+        found["coco"] = [path for path in coco if b'"keypoints"' not in read_file(path)] or coco
+    if known := {*found.get("youtube-vis", ())}:
+        found["youtube-vis"] = [path for path in found["youtube-vis"] if not known & {*preferred_files(path)}]
+    order = ("youtube-vis", "cvat-video", "cvat-images", "coco", "label-studio", "labelme")
+    return {form: found[form] for form in order if form in found}
+
+
+def label_format(path: Path) -> str | None:
+    """Returns the format of a JSON or XML file with masks, or None for another file."""
+    match path.suffix.lower():
+        case ".json":
+            return _json_format(path)
+        case ".xml":
+            return _xml_format(path)
+    return None
 
 
 def _json_format(path: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Recognises label files in unsupported formats, and names the remedy."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from maskcast.data.archives.unpack import is_archive
@@ -50,6 +51,11 @@ MIN_POLYGON_WORDS = 7  # words per line: the class, and three points
 
 def unsupported_labels_text(raw: Path) -> str | None:
     """Returns a line about the first unsupported label file below a folder, or None."""
+    return next((f"{text}, {REMEDY}" for _, text in unsupported_labels(raw)), None)
+
+
+def unsupported_labels(raw: Path) -> Iterator[tuple[Path, str]]:
+    """Yields the unsupported label files below a folder, each with a text on what it is."""
     files = list_files(raw)
     # YOLO has a text for each image
     stems = {path.stem for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
@@ -57,7 +63,7 @@ def unsupported_labels_text(raw: Path) -> str | None:
         what = None
         match path.suffix.lower():
             case ".json" | ".xml" | ".zip" if is_lfs_pointer(path):
-                return f"{path.relative_to(raw).as_posix()} {LFS_POINTER}"
+                what = LFS_POINTER
             case ".json" | ".ndjson" | ".jsonl" | ".xml":
                 what = _json_text(path)
             case ".txt":
@@ -65,8 +71,7 @@ def unsupported_labels_text(raw: Path) -> str | None:
             case ".zip" if is_archive(path):
                 what = "is an archive, which is not inspected: unpack the labels in it"
         if what is not None:
-            return f"{path.relative_to(raw).as_posix()} {what}, {REMEDY}"
-    return None
+            yield path, f"{path.relative_to(raw).as_posix()} {what}"
 
 
 def find_panoptic_file(raw: Path) -> str | None:

@@ -9,7 +9,7 @@ number: the video is the one that the label file or its path names, else the onl
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -61,23 +61,34 @@ def read_labels(
         LabelError: two images match, a frame is listed twice, or a frame is beyond the end of its video.
         MaskcastError: a file is damaged.
     """
-    labels, images = PairedLabels(), _ImageIndex(raw, footage, folder)
+    labels = PairedLabels()
+    for file, frame, match in find_images(raw, files, form, footage, folder):
+        if match is None:
+            labels.unpaired[file].append(frame.where)
+            continue
+        name, k = match
+        if k in labels.frames[name]:
+            other = labels.frames[name][k].where
+            raise LabelError(f"{frame.where}: the same frame as {other}; {form.duplicate_remedy}")
+        labels.frames[name][k] = frame
+        labels.files[name].add(file)
+    return labels
+
+
+def find_images(
+    raw: Path, files: Iterable[Path], form: LabelFormat, footage: Mapping[str, SequenceFiles], folder: str
+) -> Iterator[tuple[Path, ImportedFrame, tuple[str, int] | None]]:
+    """Yields each frame of label files, with its file and the sequence and index of its image, if it has one.
+
+    Arguments and errors are those of ``read_labels``, which also refuses a frame that is listed twice.
+    """
+    images = _ImageIndex(raw, footage, folder)
     for file in files:
         parts = _parts(file.relative_to(raw).as_posix())
         path_parts = {*parts, parts[-1].removeprefix("instances_")}  # COCO names files after image folders
         with parsing(file, f"labels of {form.name}", "export them again"):
             for frame in form.read(file):
-                match = images.find(frame, path_parts)
-                if match is None:
-                    labels.unpaired[file].append(frame.where)
-                    continue
-                name, k = match
-                if k in labels.frames[name]:
-                    other = labels.frames[name][k].where
-                    raise LabelError(f"{frame.where}: the same frame as {other}; {form.duplicate_remedy}")
-                labels.frames[name][k] = frame
-                labels.files[name].add(file)
-    return labels
+                yield file, frame, images.find(frame, path_parts)
 
 
 class _Image(NamedTuple):
