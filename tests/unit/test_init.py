@@ -516,6 +516,7 @@ LISTS: dict[str, tuple[str, str]] = {  # of the official files: what they are ca
     "paths of folders": ("lists/{}ing.txt", "JPEGImages/480p/{name}/"),
     "videos": ("{}.txt", "videos/{name}.mp4"),
     "frames": ("{}.txt", "{name}_000012.jpg"),
+    "pairs": ("{}.lst", "images/{name}/0000.png\tmasks/{name}/0000.png"),
 }
 
 
@@ -599,6 +600,14 @@ TABLES = {
     "splits.csv": "name,split\nseq-0,train\nseq-1,train\nseq-2,Val\nseq-3,test\n",
     "meta/sequences.csv": "test,JPEGImages/480p/seq-3\ntrain,seq-0\nval,seq-2\ntrain,seq-1\n",
     "dataset_splits.json": '{"train": ["seq-0", "seq-1"], "valid": ["seq-2.mp4"], "test": ["seq-3"]}',
+    "spreadsheet.csv": "name;split\nseq-0;train\nseq-1;train\nseq-2;val\nseq-3;test\n",
+    "splits.tsv": "name\tframes\tsplit\nseq-0\t24\ttrain\nseq-2\t24\tdev\nseq-1\t24\ttrain\nseq-3\t24\teval\n",
+    "splits.yaml": "train: [seq-0, seq-1]\nval: [seq-2]\nheld-out: [seq-3]\n",
+    "split.yml": "{seq-0: train, seq-1: train, seq-2: val, seq-3: test}\n",
+    "split_of_videos.json": '{"seq-0": "train", "seq-1": "train", "seq-2": "val", "seq-3": "test"}',
+    "split.json": '[{"video": "seq-0", "split": "train"}, {"video": "seq-2", "split": "dev"}, '
+    '{"video": "seq-3", "split": "holdout"}, {"video": "seq-1", "split": "train"}]',
+    "splits.txt": "seq-0 train\nseq-1 train\nseq-2 val\nseq-3 test\n",
 }
 
 
@@ -612,6 +621,66 @@ def test_tables_of_splits_are_taken(name: str, tmp_path: Path) -> None:
     found = inspect_folder(tmp_path)
     assert found.source["splits"] == {"val": ("seq-2",), "test": ("seq-3",)}
     assert found.reasons["splits"] == f"val: as {name} lists them; the rest is train"
+
+
+HELD_OUT: dict[str, tuple[dict[str, str], dict[str, tuple[str, ...]]]] = {  # files, and the splits that they say
+    "dev and eval": (
+        {"train.txt": "a\nb\nc\n", "dev.txt": "d\n", "eval.txt": "e\n"},
+        {"val": ("d",), "test": ("e",)},
+    ),
+    "the dev part of test": ({"train.txt": "a\nb\nc\n", "test-dev.txt": "d\ne\n"}, {"test": ("d", "e")}),
+    "the names of Windows": (
+        {"train.txt": "D:\\images\\a\nD:\\images\\b\nD:\\images\\c\n", "Holdout.lst": "D:\\images\\e\\0.png\nd\n"},
+        {"test": ("d", "e")},
+    ),
+    "lists in JSON": (
+        {"train_split.json": '["a", "b", "c"]', "val_split.json": '["d"]', "test_split.json": '["e"]'},
+        {"val": ("d",), "test": ("e",)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("case", HELD_OUT)
+def test_what_is_held_out_under_other_names_is_never_learnt_from(case: str, encoding: str, tmp_path: Path) -> None:
+    lists, splits = HELD_OUT[case]
+    sequences_called(tmp_path, "a", "b", "c", "d", "e")
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text, encoding)
+    found = inspect_folder(tmp_path)
+    assert {**found.source["splits"], **splits} == found.source["splits"]
+    assert not any("omits" in warning or "not used" in warning for warning in found.warnings)
+
+
+def test_folders_for_evaluation_are_held_out(tmp_path: Path) -> None:
+    for k, place in enumerate(("train a", "train b", "train c", "eval d", "holdout e")):
+        split, name = place.split()
+        frames, masks = frames_of(k, 24)
+        write_images(tmp_path / split / "images" / name, frames, "{:04d}.png")
+        write_images(tmp_path / split / "masks" / name, masks, "{:04d}.png")
+    assert inspect_folder(tmp_path).source["splits"]["test"] == ("d", "e")
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ({"train.txt": "a\nb\n", "val.txt": "c\n"}, "train.txt omits 2 sequences with labels (d, e), which may"),
+        ({"train.txt": "a\nb\nc\nd\n"}, "train.txt omits 1 sequence with labels (e), which may be trained on"),
+        ({"splits.csv": "name,split\na,train\nb,train\nc,val\nd,mine\ne,spare\n"}, "splits.csv omits 2 sequences"),
+        ({"folds.csv": "video,fold\na,0\nb,1\nc,2\nd,3\ne,4\n"}, "folds.csv was not used: no row says train"),
+        ({"meta.csv": "video,fold\na,0\nb,1\nc,2\nd,3\ne,4\n"}, "meta.csv was not used: no row says train"),
+        ({"split.yaml": "fold0: [a, b]\nfold1: [c, d, e]\n"}, "split.yaml was not used: no row says train"),
+        ({"meta.csv": "video,weather\na,sun\nb,rain\n"}, None),
+    ],
+)  # fmt: skip
+def test_lists_that_leave_the_split_of_sequences_open_are_said(
+    lists: dict[str, str], said: str | None, tmp_path: Path
+) -> None:
+    sequences_called(tmp_path, "a", "b", "c", "d", "e")
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+    warnings = [one for one in inspect_folder(tmp_path).warnings if "omits" in one or "not used" in one]
+    assert len(warnings) == (said is not None) and all(one.startswith(said or "") for one in warnings)
 
 
 def test_lists_of_frames_that_cut_through_sequences_are_none_of_sequences(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskcast.data.frame_names import NameIndex
-from maskcast.data.inspection.split_lists import SPLIT_NAMES, Texts, read_lists, split_of_name
+from maskcast.data.inspection.split_lists import LISTS, Texts, read_lists, split_of_name, split_word
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.reading import pluralize
 
@@ -70,7 +70,7 @@ class OfficialSplits:
         if {"val", "test"} & {*found.values()} and (len(found) < len(names) or "train" in found.values()):
             return Official(_held_out(found), "folders are named so")
         best: tuple[dict[str, str], Path, Lists] = {}, self._raw, {}
-        unused: list[str] = []
+        unused, omitted = list[str](), list[str]()
         for place, lists in self._lists:
             listed, twice = _one_split_each(lists, names)
             held_out = names_in(listed, "val", "test")
@@ -80,12 +80,20 @@ class OfficialSplits:
                 unused.append(f"{self._called(lists)} not used: no sequence would be left to train on")
             elif held_out and len(listed) > len(best[0]):
                 best = listed, _first_held_out(lists, names, place), lists
+                omitted = [*self._omitted(lists, listed, names)]
             elif empty := [path for path, rows in lists.items() if _names_nothing(path, rows)]:
                 unused.append(f"{self._called(empty)} not used: no name there matches a sequence")
+            elif listed and not any(listed.values()):
+                unused.append(
+                    f"{self._called(lists)} not used: no row says train, val or test; name the sequences that are "
+                    "held out in source.splits"
+                )
+            elif not best[0]:
+                omitted += self._omitted(lists, listed, names)
         if not best[0]:
-            return Official({}, "", tuple(unused))
+            return Official({}, "", (*unused, *omitted[:1]))
         origin = f"as {best[1].relative_to(self._raw).as_posix()} lists them"
-        return Official(_held_out(best[0]), origin, tuple(self._unmatched(best[2])))
+        return Official(_held_out(best[0]), origin, (*self._unmatched(best[2]), *omitted))
 
     @cached_property
     def _lists(self) -> list[tuple[Path, Lists]]:
@@ -101,11 +109,24 @@ class OfficialSplits:
         more = f" and {len(paths) - MAX_NAMES} more" if len(paths) > MAX_NAMES else ""
         return f"{', '.join(paths[:MAX_NAMES])}{more} {'were' if len(paths) > 1 else 'was'}"
 
+    def _omitted(self, lists: Lists, listed: Mapping[str, str], names: Sequence[str]) -> Iterator[str]:
+        """Yields a sentence about sequences that a list of `train` lacks, and all lists beside it."""
+        left = [name for name in names if not listed.get(name)]
+        trains = (path for path, rows in lists.items() if any(row.split == "train" and row.names for row in rows))
+        if left and (path := next(trains, None)) is not None:
+            few = f"{', '.join(left[:MAX_NAMES])}{', ...' if left[MAX_NAMES:] else ''}"
+            yield (
+                f"{path.relative_to(self._raw).as_posix()} omits {pluralize(len(left), 'sequence')} with labels "
+                f"({few}), which may be trained on: name them in splits.test or splits.hidden if they are held out"
+            )
+
     def _unmatched(self, lists: Lists) -> Iterator[str]:
         """Yields a sentence about the names in lists that match no sequence."""
         parts = []
         for path, rows in lists.items():
-            given = rows[1:] if path.suffix.lower() == ".csv" and rows and not rows[0].names else rows  # a header
+            given = (
+                rows[1:] if path.suffix.lower() in (".csv", ".tsv") and rows and not rows[0].names else rows
+            )  # a header
             texts = [row.text for row in given if not row.names and not row.text.startswith("#")]
             if texts:
                 parts.append(
@@ -240,6 +261,6 @@ def _first_held_out(lists: Lists, names: Collection[str], default: Path) -> Path
 
 def _names_nothing(path: Path, rows: Sequence[_Row]) -> bool:
     """Whether a list of `val` or `test` names no sequence; texts such as `val_log.txt` may be no lists."""
-    is_list = path.suffix.lower() != ".txt" or path.stem.lower() in SPLIT_NAMES
+    is_list = path.suffix.lower() not in LISTS or bool(split_word(path.stem))
     held_out = [row for row in rows if row.split in ("val", "test")]
     return is_list and bool(held_out) and not any(row.names for row in held_out)
