@@ -475,6 +475,29 @@ def test_a_class_that_means_no_label_is_none(tmp_path: Path) -> None:
     assert source["rename"] == {"void": "ignore", "Background": "background"}
 
 
+def test_spellings_of_one_class_are_one_class(tmp_path: Path) -> None:
+    labelme(tmp_path)
+    usual = inspect_folder(tmp_path)
+    assert usual.source["classes"][1:] and "rename" not in usual.source and not usual.warnings
+    name = usual.source["classes"][1]
+
+    def respell(path: Path, spelling: str) -> None:
+        text = path.read_text()
+        path.write_text(text.replace(f'"label": "{name}"', f'"label": "{spelling}"'))
+        assert path.read_text() != text
+
+    for t, spelling in enumerate(("Käste", "Ka\u0308ste", "KÄSTE ", "Käste")):
+        respell(tmp_path / f"street1/{t:04d}.json", spelling)
+    start = plan_params(tmp_path)
+    found = start.findings
+    assert sorted(found.source["classes"][1:]) == sorted([*usual.source["classes"][1:], "Käste"])
+    assert found.source["rename"] == {"Ka\u0308ste": "Käste", "KÄSTE ": "Käste"}
+    assert {"Ka\u0308ste", "KÄSTE "}.isdisjoint(found.classes["street1"]) and "Käste" in found.classes["street1"]
+    (warning,) = found.warnings
+    assert "differ only in case, spaces or Unicode form, so they are one class; if not, edit" in warning
+    assert not start.left_out
+
+
 def test_files_of_labelme_name_their_images_and_what_has_no_label(tmp_path: Path) -> None:
     labelme(tmp_path)
     for path in (tmp_path / "street0").glob("*.json"):  # where labelme was given a folder for its files

@@ -1,5 +1,6 @@
 """Inspects folders whose masks are in label files of other tools, such as COCO, beside the frames."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.frame_names import folded
 from maskcast.data.inspection.clip_length import cover_horizon
 from maskcast.data.inspection.find_class_names import NO_LABEL
 from maskcast.data.inspection.findings import Findings
@@ -137,7 +139,8 @@ def _describe_labels(found: Findings, known: LabelledFrames) -> None:
     found.labelled = {name: len(mine) for name, mine in known.items()}
     shown = {name: {kind for one in mine.values() for kind, _ in one.objects} for name, mine in known.items()}
     _add_classes(found, frames)
-    found.classes = {name: kinds & {*found.source["classes"][1:]} for name, kinds in shown.items()}
+    ours, classes = found.source.get("rename", {}), {*found.source["classes"][1:]}
+    found.classes = {name: {ours.get(kind, kind) for kind in kinds} & classes for name, kinds in shown.items()}
     _add_objects(found, frames)
     _count_pixels(found, frames)
 
@@ -163,16 +166,38 @@ def _choose_clip_length(
 
 
 def _add_classes(found: Findings, frames: Sequence[ImportedFrame]) -> None:
-    names = sorted({name for frame in frames for name, _ in frame.objects} - {IGNORED})
-    void = [name for name in names if NO_LABEL.fullmatch(name)]
-    ground = [name for name in names if name.strip("_").lower() == "background"]
-    shown = [name for name in names if name not in (*void, *ground)]
+    """Adds the classes; spellings that differ in case, spaces or Unicode form are one, the most frequent."""
+    counts = Counter(name for frame in frames for name, _ in frame.objects if name != IGNORED)
+    spellings = defaultdict[str, list[str]](list)  # the most frequent first
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        spellings[" ".join(folded(name).split())].append(name)
+    shown: list[str] = []
+    renamed: dict[str, str] = {}
+    same: list[list[str]] = []
+    for key, names in sorted(spellings.items(), key=lambda one: one[1][0]):
+        ours = names[0]
+        if NO_LABEL.fullmatch(key):
+            ours = IGNORED
+        elif key.strip("_") == "background":
+            ours = "background"
+        else:
+            shown.append(ours)
+            same += [names] if len(names) > 1 else []
+        renamed |= {name: ours for name in names if name != ours}
     found.source["classes"] = ["background", *shown]
     found.reasons["classes"] = f"the classes that have masks in {pluralize(len(frames), 'labelled frame')}"
-    renamed = dict.fromkeys(void, "ignore") | {name: "background" for name in ground if name != "background"}
     if renamed:
         found.source["rename"] = renamed
-        found.reasons["rename"] = "by their names, these are not classes"
+        found.reasons["rename"] = (
+            "names that differ only in case, spaces or Unicode form are one class"
+            if same
+            else "by their names, these are not classes"
+        )
+    if same:
+        found.warnings.append(
+            f"classes: {' and '.join(map(repr, same[0]))} differ only in case, spaces or Unicode form, so they "
+            f"are one class{f', and so are {len(same) - 1} more' if same[1:] else ''}; if not, edit source.rename"
+        )
     found.rows.append(("classes", ", ".join(found.source["classes"])))
 
 
