@@ -2,14 +2,20 @@
 
 import json
 import os
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.lookalikes import frames_of, write_images
 
 from maskcast.data.inspection.inspect_folder import inspect_folder
+from maskcast.data.masks.soft_edges import edge_colours
+from maskcast.data.masks.survey import survey_masks
+from maskcast.proposal.plan import plan_params
 
 COLOURS = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)
 NAMES = ["background", "car", "person"]
@@ -117,6 +123,104 @@ def test_colours_have_their_names(name: str, tmp_path: Path) -> None:
     source = inspect_folder(tmp_path).source
     assert source["values"] == {"#000000": "background", "#ff0000": "car", "#0000ff": "person"}
     assert {*source["classes"]} == {*NAMES} and source["classes"][0] == "background"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("classes.txt", "car\nperson\ndog\n"),
+        ("classes.txt", "0: car\n1: person\n2: dog\n"),
+        ("categories.json", [{"id": k, "name": name} for k, name in enumerate(("car", "person", "dog"))]),
+    ],
+)
+def test_a_list_without_the_background_is_asked_about(name: str, content: Any, tmp_path: Path) -> None:
+    write(tmp_path, name, content, colours=False)
+    found = inspect_folder(tmp_path)
+    assert found.source["classes"] == ["car", "person", "dog"]
+    (warning,) = found.warnings
+    assert re.fullmatch(
+        rf"{name} calls 0 'car', which has \d\d% of the pixels: if 0 .* `background` before it.*", warning
+    )
+
+
+def test_a_frequent_class_may_be_the_first_of_a_list(tmp_path: Path) -> None:
+    write(tmp_path, "classes.txt", "road\nperson\ndog\n", colours=False)
+    for path in tmp_path.glob("masks/*/*.png"):  # 0 has less than half, but more than 1 and 2
+        mask = np.asarray(Image.open(path)).copy()
+        mask[: len(mask) // 3], mask[len(mask) // 3 : 2 * len(mask) // 3] = 1, 2
+        Image.fromarray(mask).save(path)
+    assert inspect_folder(tmp_path).warnings == []
+
+
+SOFT = "# label:color_rgb\nbackground:0,0,0::\ncar:255,0,0::\nperson:0,0,255::\n"
+
+
+def soften(root: Path) -> None:
+    for path in root.glob("masks/*/*.png"):
+        image = Image.open(path)
+        large = image.resize((3 * image.width, 3 * image.height), Image.Resampling.BILINEAR)
+        large.resize(image.size, Image.Resampling.BOX).save(path)
+
+
+def test_soft_edges_of_colours_are_no_classes(tmp_path: Path) -> None:
+    write(tmp_path, "labelmap.txt", SOFT, colours=True)
+    soften(tmp_path)
+    found = inspect_folder(tmp_path)
+    assert found.source["classes"] == NAMES
+    kinds = Counter(found.source["values"].values())
+    assert (kinds["car"], kinds["person"], kinds["background"]) == (1, 1, 1) and kinds["ignore"] > 5
+    assert found.source["values"]["#ff0000"] == "car" and any("soft edges are" in one for one in found.warnings)
+    assert not plan_params(tmp_path).left_out
+    (tmp_path / "labelmap.txt").unlink()
+    assert inspect_folder(tmp_path).source["classes"] == ["background", "class 0000ff", "class ff0000"]
+
+
+def test_colours_that_a_list_lacks_are_said(tmp_path: Path) -> None:
+    write(tmp_path, "labelmap.txt", SOFT, colours=True)
+    for path in list(tmp_path.glob("masks/*/*.png"))[::3]:
+        image = Image.open(path).copy()
+        image.paste((9, 99, 9), (0, 0, 2, 2))
+        image.save(path)
+    found = inspect_folder(tmp_path)
+    assert "class 096309" in found.source["classes"]
+    assert (
+        "labelmap.txt lacks 1 colour of the masks (#096309), so it is not used: add them to it" in found.warnings
+    )
+
+
+def test_colours_of_pascal_voc_are_no_soft_edges(tmp_path: Path) -> None:
+    colours = [(r, g, b) for r in (0, 64, 128, 192) for g in (0, 64, 128, 192) for b in (0, 128)]
+    for k, colour in enumerate(colours):
+        mask = np.zeros((8, 8, 3), np.uint8)
+        mask[2:6, 2:6] = colour
+        mask[0] = colours[(7 * k + 5) % len(colours)]
+        write_images(tmp_path, mask[None], "{:04d}.png", k)
+    assert edge_colours(survey_masks(sorted(tmp_path.iterdir()), 255)) == []
+
+
+def test_black_that_is_rare_may_be_a_class(tmp_path: Path) -> None:
+    write(tmp_path, "notes.txt", "", colours=False)
+    for path in tmp_path.glob("masks/*/*.png"):
+        Image.fromarray(np.array([(255, 255, 255), (255, 0, 0), (0, 0, 0)], np.uint8)[Image.open(path)]).save(path)
+    found = inspect_folder(tmp_path)
+    assert found.source["values"]["#000000"] == "background"
+    assert any("if #ffffff is the background, swap the names of both" in one for one in found.warnings)
+
+
+def test_palettes_that_differ_are_told_by_colour(tmp_path: Path) -> None:
+    write(tmp_path, "labelmap.txt", SOFT, colours=False)
+    for path in tmp_path.glob("masks/*/*.png"):
+        order = [0, 2, 1] if path.parent.name == "b" else [0, 1, 2]
+        image = Image.fromarray(np.array(order, np.uint8)[Image.open(path)])
+        image.putpalette(COLOURS[order].tobytes())
+        image.save(path)
+    found = inspect_folder(tmp_path)
+    assert found.source["values"] == {"#000000": "background", "#ff0000": "car", "#0000ff": "person"}
+    (warning,) = found.warnings
+    assert (
+        "index 1 of the palette has another colour in masks/b/0000.png, so classes are told by colour" in warning
+    )
+    assert not plan_params(tmp_path).left_out
 
 
 @pytest.mark.parametrize("name", OTHERS)

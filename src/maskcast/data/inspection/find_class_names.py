@@ -26,29 +26,33 @@ CITYSCAPES_BY_SUFFIX = {
 }
 # highest train id; MOTChallenge-STEP has its own classes 0 to 6
 STEP_HIGHEST_IDS = range(7, len(CITYSCAPES_TRAIN_NAMES))
+COLOUR = "#{:06x}"
+BACKGROUND = re.compile(r".*(background|hintergrund).*|bg|others?|nothing|empty", re.IGNORECASE)
+MAX_UNLISTED = 0.1  # of soft edges that are not seen to be mixtures, the maximum share of the foreground
 NO_LABEL = re.compile(r"_*(void|ignore|unlabell?ed|unknown|none)_*", re.IGNORECASE)
 
 
 def source_with_list(
-    source: Mapping[str, Any], listed: Sequence[ListedClass], ids: Sequence[int]
+    source: Mapping[str, Any], listed: Sequence[ListedClass], survey: MaskSurvey
 ) -> dict[str, Any] | None:
     """Returns keys that replace those of a source and its `values`; None if the list does not fit the masks.
 
     Args:
         source: with `classes`, and with `values` if masks hold colours, or ids with gaps.
         listed: classes by id, or by colour.
-        ids: class ids in the masks.
+        survey: the contents of the masks.
     """
     if not has_colours(source.get("values", {})) and (by_id := _by_id(listed)):
-        return _source_with_ids(source, by_id, ids)
+        return _source_with_ids(source, by_id, survey.values)
     if "values" in source:
-        by_colour = {f"#{one.colour:06x}": one.name for one in listed if one.colour is not None}
-        if "#000000" in source["values"]:  # lists of objects leave it out
-            by_colour.setdefault("#000000", "background")
-        if not set(source["values"]) <= by_colour.keys():
+        by_colour = _by_colour(source, listed)
+        void = {colour: name for colour, name in source["values"].items() if name == VOID}
+        lacking = unlisted_colours(source, listed, survey)
+        if lacking is None or survey.share(lacking) > (MAX_UNLISTED * _foreground_share(survey) if void else 0):
             return None
+        void |= dict.fromkeys(map(COLOUR.format, lacking), VOID)
         names = dict.fromkeys(name for name in by_colour.values() if not NO_LABEL.fullmatch(name))
-        values = {colour: name if name in names else VOID for colour, name in by_colour.items()}
+        values = void | {colour: name if name in names else VOID for colour, name in by_colour.items()}
         background_first = sorted(names, key=lambda name: name.lower() != "background")
         return {"classes": background_first, "values": values} if len(names) > 1 else None
     if any(one.number is not None for one in listed):
@@ -59,10 +63,57 @@ def source_with_list(
         return None
     if len(set(names_by_id)) < len(names_by_id):
         return None
-    void = [number for number, name in enumerate(names_by_id) if NO_LABEL.fullmatch(name)]
-    if void == [len(names_by_id) - 1] and "ignore" not in source and len(names_by_id) > 2:
-        return {"classes": names_by_id[:-1], "ignore": void[0]}
+    no_label = [number for number, name in enumerate(names_by_id) if NO_LABEL.fullmatch(name)]
+    if no_label == [len(names_by_id) - 1] and "ignore" not in source and len(names_by_id) > 2:
+        return {"classes": names_by_id[:-1], "ignore": no_label[0]}
     return {"classes": names_by_id}
+
+
+def lacks_background(source: Mapping[str, Any], survey: MaskSurvey) -> bool:
+    """Whether names by id seem to lack the background: class 0 has another name, and most pixels.
+
+    The most frequent class is enough if the last name is of no pixel.
+    """
+    names, numbered = source["classes"], "values" not in source
+    if not numbered or BACKGROUND.fullmatch(names[0]) or NO_LABEL.fullmatch(names[0]):
+        return False
+    share = survey.share([0])
+    unused = len(names) - 1 not in survey.pixels
+    return share > 0.5 or (unused and share == max(map(survey.share, ([value] for value in survey.pixels))))
+
+
+def unlisted_colours(
+    source: Mapping[str, Any], listed: Sequence[ListedClass], survey: MaskSurvey
+) -> list[int] | None:
+    """Returns the colours of masks that a list of classes lacks; None if it lacks most of what is not background.
+
+    Args:
+        source: with `values` if masks hold colours; those that it leaves out, soft edges, need no class.
+        listed: classes by colour.
+        survey: the contents of the masks.
+    """
+    if not survey.colours or "values" not in source:
+        return None
+    by_colour = _by_colour(source, listed)
+    lacking = [
+        value
+        for value in survey.values
+        if (text := COLOUR.format(value)) not in by_colour and source["values"].get(text) != VOID
+    ]
+    return lacking if survey.share(lacking) < _foreground_share(survey) / 2 else None
+
+
+def _by_colour(source: Mapping[str, Any], listed: Sequence[ListedClass]) -> dict[str, str]:
+    """Returns names by colour as text."""
+    by_colour = {COLOUR.format(one.colour): one.name for one in listed if one.colour is not None}
+    if "#000000" in source["values"]:  # lists of objects leave it out
+        by_colour.setdefault("#000000", "background")
+    return by_colour
+
+
+def _foreground_share(survey: MaskSurvey) -> float:
+    """Returns the fraction of pixels that do not have the most frequent value."""
+    return 1 - max(map(survey.share, ([value] for value in survey.pixels)))
 
 
 def source_of_known_dataset(

@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.data.inspection.class_lists import class_lists
-from maskcast.data.inspection.find_class_names import source_of_known_dataset, source_with_list
+from maskcast.data.inspection.find_class_names import (
+    lacks_background,
+    source_of_known_dataset,
+    source_with_list,
+    unlisted_colours,
+)
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding, guess_encoding, is_two_byte_format
 from maskcast.data.masks.propose_params import propose_mask_params
@@ -16,7 +21,7 @@ from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.progress import log_if_slow
-from maskcast.reading import WINDOWS
+from maskcast.reading import WINDOWS, pluralize
 
 
 def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFiles]) -> None:
@@ -24,6 +29,8 @@ def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFi
     paths = [path for one in footage.values() for path in one.masks if path is not None]
     with log_if_slow("the values of masks"):
         survey = survey_masks(paths, IGNORE)
+        if conflict := survey.palette_conflict:
+            survey = survey_masks(paths, IGNORE, "colours")
     if (split := _panoptic_of(survey, paths[0])) is not None:
         survey = survey_masks(paths, IGNORE, survey.read_mode, split)
         found.reasons["label_divisor"] = "values have the form class * label_divisor + object"
@@ -43,6 +50,12 @@ def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFi
         found.reasons["classes"] += f"; names are those of {place}"
         notes = tuple(note for note in notes if "name" not in note)
         found.rows.append(("classes", f"{', '.join(found.source['classes'])} ({place})"))
+    if conflict:
+        path = conflict[2].relative_to(raw).as_posix()
+        notes += (
+            f"index {conflict[0]} of the palette has another colour in {path}, so classes are told by colour; if "
+            "indices are class ids, set encoding: index in place of source.values",
+        )
     found.warnings += [f"masks: {note}" for note in notes]
     found.rows.append(("masks", str(survey)))
     known = {value: share for value in survey.values if (share := survey.share([value])) >= 0.0005}
@@ -59,7 +72,17 @@ def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFi
 def _named_source(raw: Path, found: Findings, mask: Path, survey: MaskSurvey) -> tuple[dict[str, Any], str] | None:
     """Returns keys with class names for a source, and where they come from; None if nothing has them."""
     for listed in class_lists(raw):
-        if (keys := source_with_list(found.source, listed.classes, survey.values)) is not None:
+        keys = source_with_list(found.source, listed.classes, survey)
+        if lacking := unlisted_colours(found.source, listed.classes, survey):
+            what = f"{listed.place} lacks {pluralize(len(lacking), 'colour')} of the masks"
+            does = "it is not used: add them to it" if keys is None else "these are no label"
+            found.warnings.append(f"{what} ({survey.format_values(lacking)}), so {does}")
+        if keys is not None:
+            if lacks_background(keys, survey):
+                found.warnings.append(
+                    f"{listed.place} calls 0 {keys['classes'][0]!r}, which has {survey.share([0]):.0%} of the "
+                    "pixels: if 0 is the background, put `background` before it in source.classes"
+                )
             if listed.encoding == WINDOWS:
                 found.warnings.append(
                     f"{listed.place} is not UTF-8, so it is read as {WINDOWS}: check its accents"

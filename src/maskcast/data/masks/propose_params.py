@@ -6,6 +6,7 @@ from typing import Any
 from maskcast.data.masks.choice import check_palettes
 from maskcast.data.masks.panoptic import PanopticEncoding
 from maskcast.data.masks.rules import LOSSY_MESSAGE, VOID
+from maskcast.data.masks.soft_edges import edge_colours
 from maskcast.data.masks.survey import MAX_LABEL_VALUES, MaskSurvey, are_numbers
 from maskcast.labels import IGNORE, LabelError
 
@@ -121,8 +122,9 @@ def _propose_values(survey: MaskSurvey, reason: str) -> MaskProposal:
             "classes, export the masks without soft edges"
         )
         return MaskProposal({"classes": ["background", "foreground"], "encoding": "binary"}, (note,))
-    background = 0 if 0 in survey.pixels else max(survey.pixels, key=lambda value: survey.pixels[value])
-    texts = {value: f"#{value:06x}" if survey.colours else str(value) for value in survey.values}
+    most = max(survey.pixels, key=lambda value: survey.pixels[value])
+    background = 0 if 0 in survey.pixels else most
+    texts = {value: survey.format_values([value]) for value in survey.values}
     table = {
         text: "background" if value == background else f"class {text.removeprefix('#')}"
         for value, text in texts.items()
@@ -132,10 +134,23 @@ def _propose_values(survey: MaskSurvey, reason: str) -> MaskProposal:
     if not survey.colours and void in survey.values and are_numbers(others, void):
         table[texts[void]] = VOID
         reason += f", and {void} is taken as no label"
+    edges = edge_colours(survey)
+    table |= {texts[value]: VOID for value in edges}
     names = ["background", *(name for name in table.values() if name not in ("background", VOID))]
     if background != 0:
         reason += f", and {texts[background]}, the value of most pixels, as the background"
-    note = f"{reason}: rename {names[-1]!r} and so on in source.values and classes; `ignore` means no label"
+    notes = [f"{reason}: rename {names[-1]!r} and so on in source.values and classes; `ignore` means no label"]
     if not survey.colours:
-        note += "; if values are object ids, use encoding: binary and two classes instead of values"
-    return MaskProposal({"classes": names, "values": table}, (note,))
+        notes[0] += "; if values are object ids, use encoding: binary and two classes instead of values"
+    if most != background and survey.share([most]) > 0.5:
+        notes.append(
+            f"{texts[most]} has {survey.share([most]):.0%} of the pixels, and {texts[background]} has "
+            f"{survey.share([background]):.0%}: if {texts[most]} is the background, swap the names of both in "
+            "source.values"
+        )
+    if edges:
+        notes.append(
+            f"{len(edges)} colours, with {survey.share(edges):.1%} of the pixels, are mixtures of others, as soft "
+            "edges are, so they are no label: export the masks without soft edges"
+        )
+    return MaskProposal({"classes": names, "values": table}, tuple(notes))
