@@ -2,12 +2,9 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-from maskcast.reading import parsing, read_yaml
 
 DATA_HASH = "maskcast.data_hash."  # tag of an MLflow run: the hash of an input
 DVC_HASH = "maskcast.dvc_hash."  # the same with DVC's hash, for `dvc pull`
@@ -65,19 +62,6 @@ def is_clip_store(path: Path) -> bool:
     """Whether a path is a clip store, by its index."""
     index = path / INDEX
     return index.is_file() and CLIP_STORE_FORMAT in index.read_bytes()
-
-
-def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
-    """Returns DVC's hashes of those inputs that a stage of this ``dvc repro`` wrote; empty outside of DVC."""
-    lock = Path("dvc.lock")
-    if "DVC_STAGE" not in os.environ or not lock.is_file():
-        return {}
-    remedy = "run `dvc repro` again"
-    content = read_yaml(lock, "lock of DVC", remedy)
-    with parsing(lock, "a lock of DVC", remedy):
-        outs = [out for each in content["stages"].values() for out in each.get("outs", [])]
-        made: dict[str, str] = {out["path"]: out["md5"] for out in outs if "md5" in out}
-        return {name: made[path.as_posix()] for name, path in inputs.items() if path.as_posix() in made}
 
 
 def _encoded(text: str) -> bytes:

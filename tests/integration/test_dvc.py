@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from tests.integration.project import STAGES, Project
 
+from maskcast.params import flatten
+
 
 def reruns(project: Project) -> list[str]:
     """Returns the stages that ``dvc repro`` would run now, were the outputs to stay what they are."""
@@ -74,6 +76,16 @@ def test_the_run_ends_with_what_was_gained_and_what_comes_next(project: Project)
         ["models", "promote"],
     ]
     assert max(len(line) for line in lines[: lines.index("next:")] if not line.startswith("report: ")) <= 80
+
+
+def test_the_lineage_has_the_params_that_the_clips_were_prepared_with(project: Project) -> None:
+    """Also values that were not committed, as the stages that make data have no runs."""
+    text = project.run("maskcast", "models", "lineage", "1")
+    made = text.partition("\nprepare_clips: made data of ")[2].partition("\nfetch_dataset: made data of ")[0]
+    assert "train_masker" in made.splitlines()[0] and "evaluate" in made.splitlines()[0]
+    written = flatten(project.params()["prepare_clips"])
+    assert {f"  {key}: {value}" for key, value in written.items()} <= set(made.splitlines())
+    assert text.count("made by no run on this server") == 1  # the clips
 
 
 def test_git_never_sees_data(project: Project) -> None:

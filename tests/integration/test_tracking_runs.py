@@ -355,7 +355,7 @@ def test_the_lineage_of_a_version_has_the_runs_of_every_experiment(
         behind = upstream_runs(registry, registry.find("1"))
         assert {each.info.run_id for each in behind} == {trained.info.run_id, scored.info.run_id}
     inputs = [line for line in lineage(registry, "1").splitlines() if line.startswith("  input ")]
-    assert {line.split()[1]: line.endswith(", made by no run on this server") for line in inputs} == {
+    assert {line.split()[1]: ", made by no run on this server" in line for line in inputs} == {
         "clips:": True,
         "masker:": False,
     }

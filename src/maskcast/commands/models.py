@@ -13,7 +13,7 @@ from maskcast.evaluation.paired import paired_difference
 from maskcast.reading import is_small_integer
 from maskcast.registry.audit_trail import Decision, decisions, is_recorded
 from maskcast.registry.evaluations import MEASURES, why_incomparable
-from maskcast.registry.lineage import lineage
+from maskcast.registry.lineage import lineage, summary_of_version
 from maskcast.registry.promotion import promote, rollback
 from maskcast.registry.store import CANDIDATE, CHAMPION, NAME, PIPELINE, Registry
 from maskcast.report.tables import format_table
@@ -68,8 +68,11 @@ def run(args: argparse.Namespace) -> int:
             case "undeploy":
                 _undeploy(args)
             case "lineage":
-                print(lineage(Registry(args.name), args.version))
-                return _verify(args) if args.verify else 0
+                registry = Registry(args.name)
+                if args.verify:
+                    print(summary_of_version(registry, args.version))
+                    return _verify(args)
+                print(lineage(registry, args.version))
     return 0
 
 

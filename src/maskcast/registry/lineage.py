@@ -1,12 +1,15 @@
 """The lineage of a version: runs, params, commit, image and data."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from maskcast.digest import DATA_HASH, DVC_HASH
+from maskcast.params import flatten
 from maskcast.registry.audit_trail import decisions
 from maskcast.registry.store import Registry, Version
 from maskcast.runner.mlflow_run import DVC
-from maskcast.runner.provenance import CODE, DEFAULT_TAGS, OUTPUTS, REGISTERED
+from maskcast.runner.provenance import CODE, DATA_PARAMS, DEFAULT_TAGS, OUTPUTS, REGISTERED
 
 RUN_LABELS = {
     "maskcast.git_sha": "commit",
@@ -27,10 +30,29 @@ VERSION_LABELS = {
 
 
 def lineage(registry: Registry, which: str) -> str:
-    """Returns the lineage of a version as text.
+    """Returns the lineage of a version as text: the version, then the data, runs and decisions behind it.
 
     Raises:
         MaskcastError: the version does not exist, or has no evaluation.
+    """
+    version = registry.find(which)
+    runs = upstream_runs(registry, version)
+    lines = [summary_of_version(registry, which), *_data_lines(runs), *_run_lines(runs)]
+    for each in decisions(registry.name):
+        if each.concerns(version):
+            reason = f", reason: {each.reason}" if each.reason else ""
+            lines.append(
+                f"decision {each.number} by {each.user}: {each.action} {each.version} "
+                f"(champion was {each.champion or 'none'}), {each.outcome}{reason}"
+            )
+    return "\n".join(lines)
+
+
+def summary_of_version(registry: Registry, which: str) -> str:
+    """Returns the first lines of the lineage: the version with its tags.
+
+    Raises:
+        MaskcastError: the version does not exist.
     """
     version = registry.find(which)
     lines = [
@@ -43,30 +65,53 @@ def lineage(registry: Registry, which: str) -> str:
         for name, number in version.tags.items()
         if name.startswith("maskcast.part.")
     }
-    lines += [f"  {name}: {value}" for name, value in facts.items()]
-    runs = upstream_runs(registry, version)
-    outputs = " ".join(run.data.tags.get(OUTPUTS, "") for run in runs)
+    return "\n".join([*lines, *(f"  {name}: {value}" for name, value in facts.items())])
+
+
+def _data_lines(runs: Sequence[Any]) -> list[str]:
+    """Returns the params of the stages that made the data of runs, with the runs that have recorded them."""
+    users: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        for tag, value in run.data.tags.items():
+            if tag.startswith(DATA_PARAMS):
+                users.setdefault((tag.removeprefix(DATA_PARAMS), value), []).append(_name(run))
+    lines = []
+    for (name, value), names in sorted(users.items()):
+        lines.append(f"{name}: made data of {', '.join(names)}, has no run of its own")
+        try:
+            params = flatten(json.loads(value))
+        except ValueError:  # longer than a tag may be
+            lines.append(f"  {value} ...")
+        else:
+            lines += [f"  {key}: {each}" for key, each in sorted(params.items())]
+    return lines
+
+
+def _run_lines(runs: Sequence[Any]) -> list[str]:
+    """Returns the runs with their params and inputs; of each input that no run has made, this is said once."""
+    known = " ".join(run.data.tags.get(OUTPUTS, "") for run in runs)
+    lines = []
     for run in runs:
         tags = run_facts(run)
-        name = tags.get("maskcast.name", tags.get("maskcast.stage", run.info.run_name))
-        lines.append(f"{name}: run {run.info.run_id}, params {tags.get('maskcast.params_hash', 'unknown')}")
+        lines.append(f"{_name(run)}: run {run.info.run_id}, params {tags.get('maskcast.params_hash', 'unknown')}")
         lines += [f"  {text}: {tags.get(tag, 'unknown')}" for tag, text in RUN_LABELS.items()]
         lines += [f"  {name}: {value}" for name, value in sorted(run.data.params.items())]
         for each in run.inputs.dataset_inputs:
             dvc = tags.get(f"{DVC_HASH}{each.dataset.name}")
             origin = tags.get(f"{REGISTERED}{each.dataset.name}")
             facts_of_input = [each.dataset.digest, f"DVC {dvc}" if dvc else "", origin or ""]
-            if not origin and each.dataset.digest not in outputs:
-                facts_of_input.append("made by no run on this server")
+            if not origin and each.dataset.digest not in known:
+                facts_of_input.append(
+                    "made by no run on this server (stages that fetch and prepare data have none)"
+                )
+                known += each.dataset.digest
             lines.append(f"  input {each.dataset.name}: {', '.join(filter(None, facts_of_input))}")
-    for each in decisions(registry.name):
-        if each.concerns(version):
-            reason = f", reason: {each.reason}" if each.reason else ""
-            lines.append(
-                f"decision {each.number} by {each.user}: {each.action} {each.version} "
-                f"(champion was {each.champion or 'none'}), {each.outcome}{reason}"
-            )
-    return "\n".join(lines)
+    return lines
+
+
+def _name(run: Any) -> str:
+    tags = run.data.tags
+    return str(tags.get("maskcast.name", tags.get("maskcast.stage", run.info.run_name)))
 
 
 def upstream_runs(registry: Registry, version: Version) -> list[Any]:

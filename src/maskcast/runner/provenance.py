@@ -10,18 +10,21 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from maskcast import __version__
-from maskcast.digest import DATA_HASH, DVC_HASH, digest_json, digest_tree, dvc_hashes, is_clip_store, stamp_tree
+from maskcast.digest import DATA_HASH, DVC_HASH, digest_json, digest_tree, is_clip_store, stamp_tree
 from maskcast.errors import MaskcastError
 from maskcast.installation import CLONE, git, version_and_commit
 from maskcast.params import flatten, params_hash
 from maskcast.reading import pluralize
 from maskcast.redaction import redacted
+from maskcast.runner.dvc_lock import dvc_hashes, params_of_data
 from maskcast.runner.stage import running_name
 
 CODE = "maskcast.code"  # tag of a run: version and commit of maskcast, if it did not run in a clone of it
 OUTPUTS = "maskcast.outputs"  # tag of a run: the digests of its outputs, as JSON
 CHANGED = "maskcast.inputs_changed"  # tag of a run: the inputs that were replaced while it ran
 REGISTERED = "maskcast.registered."  # prefix of tags of a run: model and version of inputs from the registry
+DATA_PARAMS = "maskcast.data_params."  # prefix of tags of a run: params of the stages that made its data, as JSON
+MAX_TAG = 8000  # characters of a tag of a run, MLflow's limit
 RECORD = "registered.json"  # beside folders that were downloaded from the registry: name and version of the model
 ERROR = "maskcast.error"  # tag of a failed run: the error, in one line
 DEFAULT_TAGS = {  # tags of a run without information, which are left out
@@ -111,7 +114,7 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
 
     The commit is that of the working directory, which is a clone of maskcast or a project that installed it; in
     the latter case ``CODE`` has maskcast's own version. A commit ends in ``-dirty`` if code differs from it.
-    Changed params do not count, as they are recorded with each run.
+    Changed params do not count, as they are recorded with each run, and those of its data, too.
     """
     commit = os.environ.get("MASKCAST_GIT_SHA") or git("rev-parse", "HEAD") or "none"  # an image has no git
     group = os.environ.get("KFP_RUN_ID") or os.environ.get("DVC_EXP_NAME") or commit
@@ -130,10 +133,11 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
         **{f"{DATA_HASH}{name}": digest_tree(path) for name, path in inputs.items()},
         **{f"{DVC_HASH}{name}": digest for name, digest in dvc_hashes(inputs).items()},
         **{f"{REGISTERED}{name}": version for name, version in _registered_versions(inputs)},
+        **{f"{DATA_PARAMS}{name}": json.dumps(values) for name, values in params_of_data(inputs).items()},
     }
     if not Path.cwd().is_relative_to(CLONE):
         tags[CODE] = version_and_commit()
-    return {name: redacted(value) for name, value in tags.items()}
+    return {name: redacted(value)[:MAX_TAG] for name, value in tags.items()}
 
 
 def _registered_versions(inputs: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
