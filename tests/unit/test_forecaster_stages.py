@@ -92,6 +92,21 @@ def test_pretrain_then_finetune_writes_models_and_scores(
     assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
+def test_labels_are_enough_without_a_masker(
+    stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As docs/forecasting.md says: the clips are their own masks, and those without labels are left out."""
+    clips = dict.fromkeys(("clips", "masks", "masker"), stores["clips"])
+    pretrain(clips, tmp_path / "pretrained")
+    assert "3 clips to train on\n" in capsys.readouterr().err
+    models = {"pretrained": tmp_path / "pretrained", "forecaster": tmp_path / "forecaster"}
+    run_stage("finetune_forecaster", {"training": TRAINING}, **clips, **models, metrics=tmp_path / "tuned.json")
+    outputs = {"metrics": tmp_path / "evaluate.json", "report": tmp_path / "report"}
+    values = {"context": "truth", "pictures": 0}
+    scores = run_stage("evaluate", values, **clips, forecaster=models["forecaster"], **outputs)
+    assert scores["clips"] == 2 and 0 < scores["jaccard_last"] <= 1
+
+
 def test_damaged_curves_of_the_initial_model_are_said_before_the_training(
     stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,12 +113,14 @@ def pretraining(
 
 
 def _confident(masks: ClipStore, store: ClipStore, min_confidence: float) -> tuple[list[Clip], int]:
-    """Returns the clips of the training splits with sufficient confidence, and the number of the others.
+    """Returns the clips of the training splits with sufficient confidence, and the number of less confident ones.
+
+    Clips without masks do not count; the clips themselves, passed as their masks, may have some.
 
     Raises:
         MaskcastError: there are none, or a clip has another split in the clip store, e.g. that of validation.
     """
-    candidates = [clip for clip in masks.clips if clip.split in SPLITS]
+    candidates = [clip for clip in masks.clips if clip.split in SPLITS and masks.has_masks(clip)]
     for clip in candidates:
         if clip.id in store and (split := store.get(clip.id).split) not in SPLITS:
             raise MaskcastError(
