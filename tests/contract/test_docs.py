@@ -1,6 +1,9 @@
 """The pages of the documentation lead to each other."""
 
+import ast
+import builtins
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,9 @@ from tests.conftest import ROOT
 
 INDEX = ROOT / "docs/index.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+# What an example is given: data and functions of the reader, or a value from the example before it.
+OF_THE_READER = {"clips", "frames", "masks", "my_model", "params", "show"}
 
 
 def links(page: Path) -> list[tuple[Path, str]]:
@@ -36,3 +42,30 @@ def test_the_index_leads_to_every_page() -> None:
     missing = {page for page in (ROOT / "docs").glob("*.md") if page != INDEX} - listed
     assert not missing, "say in docs/index.md what they are for"
     assert INDEX in {target for target, _ in links(ROOT / "README.md")}
+
+
+def unknown_names(code: str) -> set[str]:
+    """Returns the names that a program reads and nothing in it defines."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    defined = {node.id for node in names if not isinstance(node.ctx, ast.Load)} | set(dir(builtins))
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            defined |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.arg):
+            defined.add(node.arg)
+    return {node.id for node in names} - defined
+
+
+def test_python_examples_import_what_they_use() -> None:
+    found = {}
+    for page in PAGES:
+        blocks = re.findall(
+            r"^ *```python\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        )
+        for number, block in enumerate(blocks):
+            if unknown := unknown_names(textwrap.dedent(block)) - OF_THE_READER:
+                found[f"{page.relative_to(ROOT)} {number}"] = unknown
+    assert found == {}

@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,11 +221,11 @@ def test_documented_masks_run(
     text = (ROOT / "docs/python.md").read_text().split("## Masks")[1]
     program = text.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
-    values = {"maskcast": maskcast}
+    values: dict[str, Any] = {}
     exec(program, values)
     assert (values["masks"] == values["truth"]).mean() > 0.97
     write_store(tmp_path / "data/masks", unlabeled=0, val=2)
-    exec(text.split("```python\n")[2].split("```")[0], values)
+    exec(text.split("```python\n")[2].split("```")[0], {})
     assert capsys.readouterr().out.count(" 1.0") == 2
 
 

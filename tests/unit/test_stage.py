@@ -45,7 +45,7 @@ def test_ports_come_from_the_signature(register) -> None:
 def test_the_stage_of_the_docs_says_of_each_path_what_it_is() -> None:
     text = (ROOT / "docs/add-a-stage.md").read_text()
     code = textwrap.dedent(text.partition("```python\n")[2].partition("```")[0])
-    exec(code, {"stage": stage, "InPath": InPath, "OutPath": OutPath, "CountPixels": CopyParams})
+    exec(code, {})
     found = get_stage("count_pixels")
     said = [found.port_description(port.name) for port in found.ports]
     assert said == ["the clip store", "JSON, the pixels of each class by its name", "HTML: the page of the run"]
