@@ -78,7 +78,12 @@ def requirement() -> str | None:
 
 
 def extra_for(module: str) -> str | None:
-    """Returns the extra of maskcast that installs a module, e.g. ``train`` for torch, or None."""
+    """Returns the extra of maskcast that installs a module, e.g. ``train`` for torch, or None.
+
+    None for modules of maskcast itself, which an extra names to combine others: such an import is a mistake.
+    """
+    if module.partition(".")[0] == "maskcast":
+        return None
     try:
         requirements = "\n".join(requires("maskcast") or [])
     except PackageNotFoundError:

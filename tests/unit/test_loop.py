@@ -424,6 +424,18 @@ def test_divergence_is_said_with_a_remedy(tmp_path: Path) -> None:
         fit(Diverging(), PARAMS, tmp_path)
 
 
+def test_a_loss_that_is_not_finite_from_the_start_is_not_laid_on_the_learning_rate(tmp_path: Path) -> None:
+    class Wrong(Regression):
+        def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+            loss, logged = super().loss(batch, step)
+            return loss * math.nan, logged
+
+    with pytest.raises(MaskcastError, match=r"^step 0: loss nan, .* so not for the learning rate; check the loss"):
+        fit(Wrong(), PARAMS, tmp_path / "loss")
+    with pytest.raises(MaskcastError, match=r"^step 0: score nan in validation: not finite before the weights"):
+        fit(Regression(scores=[math.nan]), PARAMS, tmp_path / "score", validate_start=True)
+
+
 @pytest.mark.parametrize(
     ("schedule", "more", "said"),
     [

@@ -389,6 +389,15 @@ def test_without_kubeflow_a_line_names_the_extra() -> None:
     assert (done.returncode, done.stderr) == (2, line)
 
 
+def test_a_module_of_maskcast_itself_is_no_missing_package() -> None:
+    assert (installation.extra_for("maskcast.runner.contract"), installation.extra_for("kfp.dsl")) == (
+        None,
+        "cluster",
+    )
+    done = _without("maskcast.commands.stages", ["train_masker"])
+    assert done.returncode == 1 and "ModuleNotFoundError: " in done.stderr and "pip install" not in done.stderr
+
+
 EXTRAS = "torch torchvision faster_coco_eval matplotlib safetensors kfp kubernetes docker av boto3 dvc"
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from maskcast.progress import report, say
 from maskcast.training.schedule import Schedule
-from maskcast.training.step_metrics import divergence_error
+from maskcast.training.step_metrics import divergence_error, start_error
 from maskcast.training.task import Task
 
 
@@ -38,7 +38,8 @@ class Progress:
         with torch.no_grad():
             scores = task.validate()
         if not_finite := [name for name, value in scores.items() if not math.isfinite(value)]:
-            raise divergence_error(self.step - 1, f"{not_finite[0]} {scores[not_finite[0]]:g} in validation")
+            evidence = f"{not_finite[0]} {scores[not_finite[0]]:g} in validation"
+            raise divergence_error(self.step - 1, evidence) if self.step else start_error(evidence)
         report({f"val/{name}": value for name, value in scores.items()}, step=self.step)
         trained = {"loss": self.losses / params.steps_per_epoch} if epoch else {}
         self.curve.append({"epoch": epoch, **trained, **scores})

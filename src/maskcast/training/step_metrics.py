@@ -54,7 +54,8 @@ class StepMetricsQueue:
         while len(self._pending) > (0 if all_steps else self._delay):
             metrics = self._pending.popleft().read()
             if not (math.isfinite(metrics.loss) and math.isfinite(metrics.norm)):
-                raise divergence_error(metrics.step, f"loss {metrics.loss:g}, gradient norm {metrics.norm:g}")
+                evidence = f"loss {metrics.loss:g}, gradient norm {metrics.norm:g}"
+                raise divergence_error(metrics.step, evidence) if metrics.step else start_error(evidence)
             yield metrics
 
 
@@ -67,6 +68,14 @@ def divergence_error(step: int, evidence: str) -> MaskcastError:
     """
     return MaskcastError(
         f"step {step}: {evidence}: training diverged; lower learning_rate, add warmup_steps or use precision fp32"
+    )
+
+
+def start_error(evidence: str) -> MaskcastError:
+    """Returns the error for numbers that are not finite before any step has changed the weights."""
+    return MaskcastError(
+        f"step 0: {evidence}: not finite before the weights change, so not for the learning rate; check the loss "
+        "(if it is your own), the values of the inputs and the weights to start from, or use precision fp32"
     )
 
 
