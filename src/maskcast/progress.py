@@ -166,7 +166,8 @@ def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[
     for done, item in enumerate(items):
         if time.monotonic() - said > LINE_EVERY_S:
             said = time.monotonic()
-            told = f"{said - start:.0f} s, {done / (said - start):.3g}/s"
+            rate = f", {done / (said - start):.3g}/s" if done else ""  # the first item may take long
+            told = f"{said - start:.0f} s{rate}"
             say(f"{description}: {done}{f'/{total}' if total else ''} ({told})")
         yield item
 

@@ -237,10 +237,14 @@ def test_the_page_says_in_how_many_clips_the_best_baseline_is_beaten(tmp_path: P
     assert 'aria-label="Forecast quality by horizon, macro Jaccard by frame' in text
     assert "Loss of train masker" in text and "Loss of finetune forecaster" not in text  # one epoch is no course
     less = f"{compared[0].interval[0] - 1:+.3f}"
-    assert f"above it in 0 of 1 clip, by {less} in the mean." in text
+    assert f"above it in 0 of 1 clip; the mean difference is {less}." in text
     assert "Clip by clip: how certain the differences are" in text and "not the seed of the training" in text
     assert "the mark the best baseline, persistence" in text  # the first of those that score alike
     assert "0.367 below</strong> the best baseline" in text
+    means = evaluated.scores["forecaster"].mean(), evaluated.scores["persistence"].mean()
+    gate = "jaccard_mean, which the gate of register_models compares by default, is {:.3f}; that of persistence is"
+    assert f"{gate.format(means[0])} {means[1]:.3f}." in text
+    assert "That of a forecaster is the mean of its Jaccard at the last frame and of its mean over all" in text
 
 
 def test_a_forecast_that_is_a_copy_is_level_with_the_baselines(tmp_path: Path) -> None:

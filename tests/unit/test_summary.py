@@ -28,7 +28,10 @@ def write_results(folder: Path, **registration: Any) -> Path:
     folder.mkdir()
     (folder / "evaluate.json").write_text(json.dumps(scores_of(**OTHERS)))
     if registration:
+        rival = {"score": "jaccard_mean", "value": 0.6, "baseline": "rigid_body", "theirs": 0.62}
+        thresholds = [rival | {"passed": False}, {"score": "clips", "value": 20, "least": 5, "passed": True}]
         content = {"model": "maskcast", "versions": {"maskcast": 3, "maskcast-masker": 1}, "champion": None}
+        content |= {"gate": {"score": "jaccard_mean"}, "thresholds": thresholds}
         (folder / "registration.json").write_text(json.dumps(content | registration))
     return folder
 
@@ -83,7 +86,7 @@ def test_the_summary_ends_with_report_and_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     monkeypatch.setattr("maskcast.registry.summary._is_champion", lambda name, number: False)
     write_results(tmp_path / "results", passed=True)
     assert main(["summary"]) == 0
@@ -97,7 +100,11 @@ def test_the_summary_ends_with_report_and_commands(
         ["rigid_body", "0.620", "0.620", "0.900"],
     ]
     end = lines.index("", 8)
-    assert " ".join(lines[8:end]) == gain(scores_of(**OTHERS), 13)
+    verdict = (
+        "The gate passed maskcast version 3. It compares jaccard_mean (the column mean): 0.600 <= 0.620 of "
+        "rigid_body."
+    )
+    assert " ".join(lines[8:end]) == f"{gain(scores_of(**OTHERS), 13)} {verdict}"
     assert max(map(len, lines[:end])) <= 80
     assert lines[end + 1 :] == [
         f"report: {tmp_path / 'results/evaluate.html'}",
@@ -122,13 +129,16 @@ def test_the_summary_ends_with_report_and_commands(
 def test_the_last_command_depends_on_the_gate(
     registration: dict[str, Any], champion: bool, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
     monkeypatch.setattr("maskcast.registry.summary._is_champion", lambda name, number: champion)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     assert summary(write_results(tmp_path / "results", **registration)).endswith(f"\n  {last}")
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_the_sample_is_left_to_models_of_its_classes(own: bool, tmp_path: Path) -> None:
+def test_the_sample_is_left_to_models_of_its_classes(
+    own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     results = write_results(tmp_path / "results", passed=True)
     classes = (
         ["background", "car"] if own else json.loads((SAMPLE_PIPELINE / "data/model.json").read_text())["classes"]
@@ -144,9 +154,15 @@ def test_a_shell_without_the_environment_is_told_the_path(tmp_path: Path, monkey
     monkeypatch.setattr(sys, "base_prefix", "/usr")
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
-    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
-    assert program_name() == "maskcast"
-    monkeypatch.delenv("VIRTUAL_ENV")
+    script = tmp_path / ".venv/bin/maskcast"
+    script.parent.mkdir(parents=True)
+    script.touch(0o755)
+    other = tmp_path / "other/maskcast"
+    other.parent.mkdir()
+    other.touch(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{other.parent}")
+    assert program_name() == "maskcast"  # also where nothing was activated
+    monkeypatch.setenv("PATH", f"{other.parent}{os.pathsep}{script.parent}")
     monkeypatch.chdir(tmp_path)
     assert program_name() == os.path.join(".venv", "bin", "maskcast")
     (tmp_path / "a b").mkdir()

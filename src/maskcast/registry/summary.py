@@ -68,8 +68,35 @@ def summary(results: Path) -> str:
         "",
     ]
     sentence = textwrap.wrap(gain(scores, frames[-1]), shutil.get_terminal_size().columns)
-    lines += [*sentence, *_selection(facts), "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
+    lines += [
+        *sentence,
+        *_verdict(results),
+        *_selection(facts),
+        "",
+        f"report: {(results / 'evaluate.html').resolve()}",
+        "next:",
+    ]
     return "\n".join([*lines, *(f"  {line}" for line in next_commands(results))])
+
+
+def _verdict(results: Path) -> list[str]:
+    """Returns lines with the gate's verdict and the score that it compares; none if nothing was registered."""
+    registration = results / "registration.json"
+    if not registration.is_file():
+        return []
+    content = _read(registration)
+    name, score = content["model"], content["gate"]["score"]
+    rivals = [each for each in content["thresholds"] if each.get("baseline") in BASELINES]
+    compared = [
+        f"{each['value']:.3f} {'>' if each['passed'] else '<='} {each['theirs']:.3f} of {each['baseline']}"
+        for each in rivals
+    ]
+    column = f" (the column {COLUMNS[score]})" if score in COLUMNS else ""
+    text = (
+        f"The gate {'passed' if content['passed'] else 'failed'} {name} version {content['versions'][name]}. It "
+        f"compares {score}{column}{': ' if compared else ''}{', '.join(compared)}."
+    )
+    return textwrap.wrap(text, shutil.get_terminal_size().columns)
 
 
 def _selection(facts: Mapping[str, Any]) -> list[str]:
@@ -125,7 +152,8 @@ def next_commands(results: Path) -> list[str]:
 def program_name() -> str:
     """Returns the command for this program: its name, or its path if it is not on PATH."""
     script = Path(sys.executable).with_name("maskcast")
-    if sys.prefix == sys.base_prefix or Path(os.environ.get("VIRTUAL_ENV", "")) == Path(sys.prefix):
+    found = shutil.which("maskcast")
+    if sys.prefix == sys.base_prefix or (found is not None and Path(found).absolute() == script.absolute()):
         return "maskcast"
     return shlex.quote(os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script))
 

@@ -101,7 +101,7 @@ def comparison_sentence(comparisons: list[ClipComparison], model: str, score: st
     if difference is None:
         return ""
     text = (
-        f"Clip by clip the forecaster is above it in {difference.greater} of {difference.over}, "
-        f"by {difference.shown(3)} in the mean."
+        f"Clip by clip the forecaster is above it in {difference.greater} of {difference.over}; "
+        f"the mean difference is {difference.shown(3)}."
     )
     return f"{text} That may be chance." if difference.may_be_chance else text

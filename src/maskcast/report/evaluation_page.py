@@ -77,6 +77,7 @@ def _scores(evaluation: ForecastEvaluation, compared: list[ClipComparison]) -> H
             element("strong", comparison),
             f" the best baseline, {_words(best)}, with {last[best]:.3f}{foreground[best]}. ",
             comparison_sentence(compared, best, "jaccard_last"),
+            _mean_sentence(scores, best),
         )
     header, rows = score_table(scores)
     facts = element("ul", *(element("li", f"{name}: {value}") for name, value in evaluation.facts.items()))
@@ -98,6 +99,16 @@ def _scores(evaluation: ForecastEvaluation, compared: list[ClipComparison]) -> H
     notes = (size_note(prepared.height, prepared.width), selection_note(evaluation.clips[0].split))
     parts += [element("p", note) for note in notes if note]
     return concatenate([*parts, collapsible("What was measured", facts)])
+
+
+def _mean_sentence(scores: Mapping[str, ForecastScores], baseline: str) -> str:
+    """Returns a sentence on the means over the frames, which may differ in sign and which gates compare."""
+    ours, theirs = (scores[name].mean() for name in (FORECASTER, baseline))
+    first, last = scores[FORECASTER].frame_numbers[0], scores[FORECASTER].frame_numbers[-1]
+    return (
+        f" The mean over frames {first} to {last}, jaccard_mean, which the gate of register_models compares by "
+        f"default, is {ours:.3f}; that of {_words(baseline)} is {theirs:.3f}."
+    )
 
 
 def _horizons(scores: Mapping[str, ForecastScores]) -> Html:
@@ -198,7 +209,11 @@ def _learning(curves: Mapping[str, Curve]) -> Html:
         for stage, curve in curves.items()
         if len(points := _points(curve, "loss")) > 1  # a single epoch is no curve
     ]
-    return element("div", *charts, class_="charts")
+    meaning = (
+        "The Jaccard of a masker is that of all frames. That of a forecaster is the mean of its Jaccard at the "
+        "last frame and of its mean over all frames; the best epoch by it is kept."
+    )
+    return concatenate([element("div", *charts, class_="charts"), element("p", meaning)])
 
 
 def _points(curve: Curve, name: str) -> list[tuple[float, float]]:

@@ -66,7 +66,7 @@ def evaluate_detector(
             f"{dataset} ({_join_names(data.classes)}); train a detector on this data set"
         )
     split = data.split(params.split)
-    batches = track(in_batches(range(len(split)), params.batch_size), "detect")
+    batches = track(in_batches(range(len(split)), params.batch_size), "detecting in batches")
     device = best_device()
     detections = list(detect(model.to(device), split, batches, params.precision))
     scores = evaluate(read_truth(split.truth, "bbox"), detections, "bbox")

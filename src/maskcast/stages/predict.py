@@ -109,7 +109,7 @@ def predict(
     forecasts = forecast_clips(model, setting, prepared, generated, batches)
     out = _Predictions(predictions, prepared, chosen, params, forecasts_frames=forecasts_frames)
     with out.writer:
-        for batch, forecast in track(forecasts, "predict", total=len(batches)):
+        for batch, forecast in track(forecasts, "predicting batches", total=len(batches)):
             out.add(batch, forecast)
     out.finish()
     if not chosen:

@@ -215,6 +215,7 @@ def train_forecaster(
     """
     params = task.params
     baselines = _baseline_scores(task)
+    say(f"validation keeps the epoch with the best {task.monitor}, the mean of jaccard_last and jaccard_mean")
     label_map = task.clips.label_map.name
     meta = {
         "classes": list(task.clips.classes),
