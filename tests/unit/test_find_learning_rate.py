@@ -114,6 +114,22 @@ def test_it_ends_where_the_loss_leaves_all_bounds() -> None:
         assert found.smoothed[step - 1] == pytest.approx(mean / (1 - 0.95**step))
 
 
+class Negative(Steep):
+    """The same, but for a constant, so that the loss falls below 0 before it diverges."""
+
+    def loss(self, batch: torch.Tensor, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        loss, numbers = super().loss(batch, step)
+        return loss - 15, numbers
+
+
+def test_a_loss_that_rises_after_it_fell_below_0_ends_it_too() -> None:
+    found = range_test(Negative(), schedule(clip_grad_norm=None, weight_decay=0), 1e-3, 1e3, 60)
+    lowest = min(found.smoothed)
+    most = lowest + 3 * max(found.smoothed[0] - lowest, -lowest)
+    assert lowest < 0 < found.smoothed[0] and len(found.losses) < 60
+    assert found.diverged and max(found.smoothed[:-1]) <= most < found.smoothed[-1] < math.inf
+
+
 class Spiky(Task):
     """A task whose loss is 1, but for one step."""
 

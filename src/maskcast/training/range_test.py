@@ -99,7 +99,7 @@ def range_test(task: Task, params: Schedule, lowest: float, highest: float, step
             losses.append(metrics.loss)
             mean = SMOOTHING * mean + (1 - SMOOTHING) * metrics.loss
             smoothed.append(mean / (1 - SMOOTHING ** len(losses)))  # bias correction
-            if step >= MIN_STEPS and smoothed[-1] > DIVERGENCE_FACTOR * min(smoothed) > 0:
+            if step >= MIN_STEPS and _diverges(smoothed):
                 diverged = True
                 break
     learner.compiled.off()
@@ -109,3 +109,14 @@ def range_test(task: Task, params: Schedule, lowest: float, highest: float, step
             "lower one, or precision fp32"
         )
     return Sweep(rates[: len(losses)], losses, smoothed, diverged)
+
+
+def _diverges(smoothed: list[float]) -> bool:
+    """Whether the loss exceeds its minimum too far.
+
+    If that is not positive, the rise is compared with its distance from 0 and from the first loss instead.
+    """
+    lowest = min(smoothed)
+    if lowest > 0:
+        return smoothed[-1] > DIVERGENCE_FACTOR * lowest
+    return smoothed[-1] - lowest > (DIVERGENCE_FACTOR - 1) * max(smoothed[0] - lowest, -lowest)
