@@ -77,6 +77,17 @@ def test_cells_are_matched_by_their_features() -> None:
     assert matched(query, like, keys).tolist() == [[[20, 10, 30]]]
 
 
+def test_what_is_alike_is_found_in_float32_under_autocast() -> None:
+    near = torch.tensor([1.0, 1 + 2e-3])  # equal in bfloat16
+    query, like = torch.ones(1, 1, 1), near.view(1, 1, 2)
+    keys = torch.tensor([[[10.0, 20.0]]])
+    one = torch.ones(1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert matched(query, like, keys).tolist() == [[[20]]]
+        _, hits = info_nce(one, one, near[1:].view(1, 1), temperature=1.0)
+    assert hits.tolist() == [0]
+
+
 def test_byol_by_hand() -> None:
     predicted = torch.tensor([[2.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
     target = torch.tensor([[5.0, 0.0], [1.0, 0.0], [-3.0, 0.0]])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.distributed import all_sum
+from maskcast.models.arithmetic import without_autocast
 from maskcast.models.encoders.configs import DenseCLConfig, MocoConfig
 from maskcast.models.encoders.siamese import Normalised, Siamese, Views, cells, embedding_spread, pool
 
@@ -103,7 +104,8 @@ def info_nce(query_QD: Tensor, key_QD: Tensor, queue_KD: Tensor, temperature: fl
     The loss is ``-log exp(q.k / t) / (exp(q.k / t) + sum over the queue of exp(q.n / t))``; all are normalised.
     """
     own_Q1 = (query_QD * key_QD).sum(1, keepdim=True)
-    others_QK = query_QD @ queue_KD.t().clone()  # a copy, as the queue is updated before backward
+    with without_autocast(query_QD.device):  # as precise as that of the own key
+        others_QK = query_QD @ queue_KD.t().clone()  # a copy, as the queue is updated before backward
     logits_QK = torch.cat([own_Q1, others_QK], 1) / temperature
     loss_Q = F.cross_entropy(logits_QK, logits_QK.new_zeros(len(logits_QK), dtype=torch.long), reduction="none")
     return loss_Q, (logits_QK.argmax(1) == 0).float()
@@ -111,7 +113,8 @@ def info_nce(query_QD: Tensor, key_QD: Tensor, queue_KD: Tensor, temperature: fl
 
 def matched(query_bCS: Tensor, like_bCS: Tensor, key_bDS: Tensor) -> Tensor:
     """Returns for each cell of the query the key of the cell with the most similar features, (b, D, S)."""
-    best_bS = (query_bCS.detach().transpose(1, 2) @ like_bCS).argmax(2)
+    with without_autocast(query_bCS.device):  # in bf16 the most similar cells often tie
+        best_bS = (query_bCS.detach().transpose(1, 2) @ like_bCS).argmax(2)
     return key_bDS.gather(2, best_bS[:, None].expand(-1, key_bDS.shape[1], -1))
 
 
