@@ -96,6 +96,17 @@ def test_frames_alone_add_their_loss(store: ClipStore) -> None:
     assert losses[1] == pytest.approx([1.5 * loss for loss in losses[0]], rel=1e-5)
 
 
+def test_frames_alone_do_not_teach_the_discriminator(tmp_path: Path) -> None:
+    store, totals = write_store(tmp_path / "clips", height=64, width=64, train=1, val=1), {}
+    for adversarial in (None, {"width": 4}):
+        for alone in (0.0, 0.5):
+            task = segmentation_task(store, params(window=WINDOW | {"alone": alone}, adversarial=adversarial), "x")
+            assert isinstance(task, WindowTask)
+            totals[bool(adversarial), alone] = sum(loss.item() for loss, _ in task.losses(task.batch(0), 0))
+    added = [totals[adversarial, 0.5] - totals[adversarial, 0.0] for adversarial in (False, True)]
+    assert added[1] == pytest.approx(added[0], rel=1e-4)
+
+
 def test_frames_alone_need_a_base_that_learns() -> None:
     frozen = RECURRENT | {"frozen": "base"}
     with pytest.raises(ValidationError, match=r"'recurrent' has no trainable single-frame part"):

@@ -72,8 +72,7 @@ class WindowTask(SegmentationTask, ChunkedTask):
             share = (chunk.stop - chunk.start) / self.window.frames
             loss, numbers = self._loss(logits, masks, losses, batch, step, share)
             if without_memory:
-                alone, _ = self._loss(without_memory, masks, losses_alone, batch, step, share)
-                loss = loss + self.window.alone * alone
+                loss = loss + self.window.alone * self._sum_of_maps(without_memory, masks, losses_alone)
             state = tuple(each.detach() for each in state)
             yield loss, numbers
 

@@ -251,21 +251,27 @@ class SegmentationTask(Task):
             step: of the training.
             share: of the windows' frames that these are.
         """
-        labelled, parts = len(batch.frames_BTHWC), []
+        total = self._sum_of_maps(logits, masks, losses)
+        if self.adversary is None:
+            return total, {}
+        weight = self.params.adversarial_weight(step)
+        if weight is None:
+            return total + self.adversary.zero_loss(), {}
+        labelled = len(batch.frames_BTHWC)
+        predicted, truth = ([each[:labelled].flatten(0, 1) for each in layer] for layer in (logits, masks))
+        loss, numbers = self.adversary.loss(predicted, truth, weight)
+        return total + share * loss, {name: share * value for name, value in numbers.items()}
+
+    def _sum_of_maps(
+        self, logits: Sequence[Tensor], masks: Sequence[Tensor], losses: Sequence[Sequence[MapLoss]]
+    ) -> Tensor:
+        """Returns the summed losses of all maps, without the adversarial loss (see `_loss`)."""
+        parts = []
         layers = zip(self.maps, losses, logits, masks, strict=True)
         for label_map, map_losses, logits_BTKHW, masks_BTHW in layers:
             self._check_shape(label_map, logits_BTKHW, masks_BTHW)
             parts += [one.of_next(logits_BTKHW) for one in map_losses]
-        numbers: dict[str, Tensor] = {}
-        if self.adversary is not None:
-            weight = self.params.adversarial_weight(step)
-            if weight is None:
-                parts.append(self.adversary.zero_loss())
-            else:
-                predicted, truth = ([each[:labelled].flatten(0, 1) for each in layer] for layer in (logits, masks))
-                loss, numbers = self.adversary.loss(predicted, truth, weight)
-                parts.append(share * loss)
-        return sum(parts[1:], parts[0]), {name: share * value for name, value in numbers.items()}
+        return sum(parts[1:], parts[0])
 
     def _check_shape(self, label_map: LabelMap, logits_BTKHW: Tensor, masks_BTHW: Tensor) -> None:
         """Checks the shape of the logits, which a network of another package may get wrong.
