@@ -12,6 +12,7 @@ from maskcast.data.inspection.find_class_names import (
     unlisted_colours,
 )
 from maskcast.data.inspection.findings import Findings
+from maskcast.data.inspection.mixed_masks import inverted_note, propose_for_ids_and_greys
 from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding, guess_encoding, is_two_byte_format
 from maskcast.data.masks.propose_params import propose_mask_params
 from maskcast.data.masks.rules import VOID
@@ -26,7 +27,8 @@ from maskcast.reading import WINDOWS, pluralize
 
 def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFiles]) -> None:
     """Adds how the values of masks are read, the share of pixels of each class, and the classes of sequences."""
-    paths = [path for one in footage.values() for path in one.masks if path is not None]
+    masks = {name: [path for path in one.masks if path is not None] for name, one in footage.items()}
+    paths = [path for mine in masks.values() for path in mine]
     with log_if_slow("the values of masks"):
         survey = survey_masks(paths, IGNORE)
         if conflict := survey.palette_conflict:
@@ -39,10 +41,12 @@ def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFi
             f"{paths[0]}: values hold class * 256 + object, as the instances of Mapillary Vistas and KITTI do, "
             "which is not supported; add the class masks (folder labels or semantic) of the same frames"
         )
-    proposal = propose_mask_params(survey)
+    proposal = propose_for_ids_and_greys(survey, masks) or propose_mask_params(survey)
     found.source |= proposal.source
     found.reasons["classes"] = f"the masks hold {survey.format_values(survey.values)}"
     notes = proposal.notes
+    if note := inverted_note(survey, masks):
+        notes += (note,)
     if (named := _named_source(raw, found, paths[0], survey)) is not None:
         keys, place = named
         found.source.pop("values", None)
@@ -64,8 +68,8 @@ def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFi
         ("pixels", ", ".join(f"{survey.format_values([value])}: {share:.1%}" for value, share in top))
     )
     found.class_shares = {survey.format_values([value]): survey.share([value]) for value in survey.values}
-    for name, one in footage.items():
-        read = (survey.values_by_file.get(path, ()) for path in one.masks if path is not None)
+    for name, mine in masks.items():
+        read = (survey.counts_by_file.get(path, ()) for path in mine)
         found.classes[name] = _classes_of({value for values in read for value in values}, found.source, survey)
 
 

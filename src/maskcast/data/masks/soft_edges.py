@@ -21,7 +21,7 @@ def edge_colours(survey: MaskSurvey) -> list[int]:
     classes: list[int] = []
     edges: list[int] = []
     for value, _ in survey.pixels.most_common():
-        inside = [file for file in survey.values_by_file.values() if value in file]
+        inside = [file for file in survey.counts_by_file.values() if value in file]
         beside = [one for one in classes if sum(one in file for file in inside) >= MIN_SHARED_FILES * len(inside)]
         mixed = any(_is_mixture(value, *pair) for pair in combinations(beside, 2))
         (edges if mixed else classes).append(value)

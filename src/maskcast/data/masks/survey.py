@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -38,7 +38,7 @@ class MaskSurvey:
         pixels: number of pixels by value.
         files: number of files by value.
         first_file: first file with each value.
-        values_by_file: values of each file.
+        counts_by_file: number of pixels by value, of each file.
         indexed: whether all files have a form that allows only small numbers (palette or bits).
         lossy: a file whose compression changes values, or None.
         palette: by index of palettes, the colour and the first file that has it.
@@ -54,7 +54,7 @@ class MaskSurvey:
     pixels: Counter[int] = field(default_factory=Counter)
     files: Counter[int] = field(default_factory=Counter)
     first_file: dict[int, Path] = field(default_factory=dict)
-    values_by_file: dict[Path, frozenset[int]] = field(default_factory=dict)
+    counts_by_file: dict[Path, Mapping[int, int]] = field(default_factory=dict)
     indexed: bool = True
     lossy: Path | None = None
     palette: dict[int, tuple[int, Path]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class MaskSurvey:
         if mask.lossy:
             self.lossy = self.lossy or path
         counts = mask.counts()
-        self.values_by_file[path] = frozenset(counts)
+        self.counts_by_file[path] = counts
         for value, pixels in counts.items():
             self.pixels[value] += pixels
             self.files[value] += 1
