@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zstandard
 from PIL import Image
 from tests.attacks import of_runs
 
@@ -465,6 +466,7 @@ def write_archives(folder: Path) -> None:
     for name, mode in (("data.tar", "w"), ("data.tar.gz", "w:gz"), ("data.tar.xz", "w:xz")):
         with tarfile.open(folder / name, mode) as packed:  # type: ignore[call-overload]
             packed.add(folder / "data.zip", "inner.txt")
+    (folder / "data.tar.zst").write_bytes(zstandard.compress((folder / "data.tar").read_bytes()))
 
 
 def read_archives(folder: Path) -> None:

@@ -1,11 +1,13 @@
 import io
 import os
+import shutil
 import stat
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from maskcast.data.archives import checks as archive_checks
 from maskcast.data.archives.unpack import is_archive, unpack
@@ -20,10 +22,13 @@ def make_zip(path: Path, **members: bytes) -> Path:
 
 
 def make_tar(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
+    with tarfile.open(path, "w" if path.suffix == ".zst" else "w:gz") as archive:
         for info, content in members:
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
+    if path.suffix == ".zst":
+        content = path.read_bytes()
+        path.write_bytes(zstandard.ZstdCompressor(write_checksum=True).compress(content))
     return path
 
 
@@ -37,7 +42,7 @@ def refuses(archive: Path, match: str) -> None:
     assert not left, f"left behind: {left}"
 
 
-@pytest.mark.parametrize("name", ["set.zip", "set.tar.gz"])
+@pytest.mark.parametrize("name", ["set.zip", "set.tar.gz", "set.tar.zst"])
 def test_members_are_unpacked_without_junk(tmp_path, name):
     members = {
         "train/video_0/image_0.png": b"zero",
@@ -62,10 +67,9 @@ def test_a_member_that_leaves_the_folder_is_refused(tmp_path, name):
     refuses(make_zip(tmp_path / "set.zip", **{"fine": b"1", name: b"2"}), "is outside of the folder")
 
 
-def test_a_tar_member_that_leaves_the_folder_is_refused(tmp_path):
-    refuses(
-        make_tar(tmp_path / "set.tgz", (tarfile.TarInfo("../evil"), b"1")), "'../evil' is outside of the folder"
-    )
+@pytest.mark.parametrize("name", ["set.tgz", "set.tar.zst"])
+def test_a_tar_member_that_leaves_the_folder_is_refused(tmp_path, name):
+    refuses(make_tar(tmp_path / name, (tarfile.TarInfo("../evil"), b"1")), "'../evil' is outside of the folder")
 
 
 def test_a_symlink_in_a_zip_is_refused(tmp_path):
@@ -132,10 +136,11 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
     refuses(tmp_path / "set.zip", "'bomb' would unpack to more than 200 times")
 
 
-def test_a_bomb_of_many_members_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["set.tgz", "set.tar.zst"])
+def test_a_bomb_of_many_members_is_refused(tmp_path, monkeypatch, name):
     monkeypatch.setattr(archive_checks, "MIN_CHECKED_BYTES", 1 << 20)
     members = ((tarfile.TarInfo(f"zeros_{i}"), bytes(400_000)) for i in range(20))
-    refuses(make_tar(tmp_path / "set.tgz", *members), "would unpack to more than 200 times")
+    refuses(make_tar(tmp_path / name, *members), "would unpack to more than 200 times")
 
 
 def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
@@ -163,6 +168,58 @@ def test_a_tar_cut_short_is_refused(tmp_path):
     archive = make_tar(tmp_path / "set.tgz", (tarfile.TarInfo("noise"), bytes(range(256)) * 4000))
     archive.write_bytes(archive.read_bytes()[:2000])
     refuses(archive, "damaged")
+
+
+def test_a_tar_of_zstd_cut_short_between_members_is_refused(tmp_path):
+    """Its blocks are whole, and so is the tar that they hold, without its last members."""
+    archive = make_tar(tmp_path / "set.tar.zst", *((tarfile.TarInfo(name), bytes(600)) for name in "abc"))
+    content = zstandard.ZstdDecompressor().decompress(archive.read_bytes())
+    packer = zstandard.ZstdCompressor(write_checksum=True).compressobj()
+    first = packer.compress(content[:1536]) + packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    whole = first + packer.compress(content[1536:]) + packer.flush()
+    for damaged in (first, whole[:-9], whole[:-5], whole[:-1], whole[:-3] + b"abc"):
+        archive.write_bytes(damaged)
+        assert is_archive(archive) == (
+            len(damaged) < len(whole)
+        )  # a wrong checksum is one of the first 10 KiB here
+        refuses(archive, "is damaged")
+    archive.write_bytes(whole)
+    unpack(archive, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*"abc"}
+
+
+def test_a_tar_of_zstd_may_have_several_frames_and_no_more_memory_than_others(tmp_path):
+    """Parallel compressors write a frame for each part, and frames that hold no data."""
+    tar = make_tar(tmp_path / "set.tar.zst", (tarfile.TarInfo("a"), b"1"), (tarfile.TarInfo("b"), bytes(3000)))
+    content = zstandard.ZstdDecompressor().decompress(tar.read_bytes(), max_output_size=1 << 20)
+    frames = [zstandard.compress(content[:2000]), zstandard.compress(content[2000:])]
+    tar.write_bytes(b"\x50\x2a\x4d\x18\x02\0\0\0xy".join([b"", *frames]))
+    unpack(tar, tmp_path / "out")
+    assert (tmp_path / "out/b").read_bytes() == bytes(3000)
+    tar.unlink()
+    shutil.rmtree(tmp_path / "out")
+    long = zstandard.ZstdCompressor(
+        compression_params=zstandard.ZstdCompressionParameters(window_log=30)
+    ).compressobj()
+    (tmp_path / "long.tar.zst").write_bytes(long.compress(content) + long.flush())
+    assert not is_archive(tmp_path / "long.tar.zst")
+    refuses(tmp_path / "long.tar.zst", "needs too much memory; pack it again")
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_part_of_a_split_zip_is_no_damaged_one(tmp_path, alone):
+    """Without the other parts, the list of members tells that they begin in these."""
+    archive = make_zip(tmp_path / "set.zip", a=b"1" * 100, b=b"2" * 100)
+    if alone:
+        content = bytearray(archive.read_bytes())
+        content[content.index(b"PK\x01\x02") + 34] = 1  # number of the part where a member begins
+        archive.write_bytes(content)
+        refuses(archive, r"is one part of a split zip; join the parts \(`zip -s 0 set\.zip --out whole\.zip`")
+        return
+    archive.with_suffix(".z01").write_bytes(b"x")
+    with pytest.raises(MaskcastError, match=r"is one part of a split zip; join the parts"):
+        unpack(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_password_is_refused(tmp_path):

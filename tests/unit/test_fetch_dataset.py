@@ -147,6 +147,13 @@ def test_a_hostile_or_damaged_zip_leaves_nothing(tmp_path):
     refuses(tmp_path, r"set\.zip: damaged, or not a zip or tar archive", archive)
 
 
+@pytest.mark.parametrize("name", ["set.7z", "set.RAR", "set.tar.zst", "set.z01"])
+def test_an_archive_that_is_not_read_is_no_data_set(tmp_path, name):
+    (tmp_path / name).write_bytes(b"of another kind")
+    said = "damaged, or not a zip or tar archive; copy it again, or unpack it and give the folder"
+    refuses(tmp_path, f"{re.escape(name)}: {said}", tmp_path / name)
+
+
 def test_a_single_file_is_kept(tmp_path):
     (tmp_path / "drive.mp4").write_bytes(b"video")
     fetch(tmp_path / "drive.mp4", tmp_path / "raw")

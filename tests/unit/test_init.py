@@ -869,8 +869,10 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         inspect_folder(tmp_path / "a.mp4")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(tmp_path / "a.mp4")
-    with pytest.raises(MaskcastError, match=r"a\.zip: is a file: unpack it first; give the folder"):
-        inspect_folder(tmp_path / "a.zip")
+    (tmp_path / "a.7z").write_bytes(b"7z")
+    for name in ("a.zip", "a.7z"):
+        with pytest.raises(MaskcastError, match=f"{name}: is an archive: unpack it first; give the folder"):
+            inspect_folder(tmp_path / name)
 
 
 def test_frames_that_lie_in_the_folder_itself_are_one_sequence(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class FetchDataset(Params):
     """Params of fetch_dataset."""
 
     uri: str = Field(min_length=1)
-    """`synthetic` (nothing to fetch), a folder, zip, tar or file as a path or `file:///path`, `s3://bucket/prefix`,
+    """`synthetic` (nothing to fetch), a folder, archive (zip, tar, squashfs) or file as a path or `file:///path`, `s3://bucket/prefix`,
     or a DVC pointer: `dvc:<data.dvc>` or `dvc:<folder or git URL>#<path>`."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """Expected SHA-256 digest of the archive or file; null skips the check."""
@@ -107,7 +107,9 @@ def _unpack_or_link(path: Path, raw: Path, params: FetchDataset) -> None:
     if is_archive(path):
         unpack(path, raw)
     elif path.suffix.lower() in ARCHIVE_SUFFIXES:
-        raise MaskcastError(f"{path}: damaged, or not a zip or tar archive; copy it again or unpack it yourself")
+        raise MaskcastError(
+            f"{path}: damaged, or not a zip or tar archive; copy it again, or unpack it and give the folder"
+        )
     else:
         _link_files([path], path.parent, raw)
 

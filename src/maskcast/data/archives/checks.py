@@ -16,7 +16,10 @@ from maskcast.reading import format_bytes, reason_of, short_repr
 MAX_RATIO = 200  # unpacked bytes per packed byte; label images reach about 100
 MIN_CHECKED_BYTES = 100 << 20  # bytes that may be unpacked at any ratio
 MAX_SHOWN = 60  # characters shown of a too long name
-ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"})
+_TAR_SUFFIXES = {".tar", ".tgz", ".gz", ".tbz", ".tbz2", ".bz2", ".txz", ".xz", ".tzst", ".zst"}
+ARCHIVE_SUFFIXES = frozenset(
+    _TAR_SUFFIXES | {".zip", ".z01", ".7z", ".rar", ".lz", ".lz4", ".lzma"}
+)  # some not read
 HEADER_TYPES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"x", b"g", b"X")  # the last three are of pax
 MAX_HEADER = 1 << 20  # maximum bytes of a long name or pax header, which is read into memory
 

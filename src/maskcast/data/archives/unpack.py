@@ -1,4 +1,4 @@
-"""Unpacks untrusted zip, tar and squashfs archives.
+"""Unpacks untrusted zip, tar and squashfs archives; tar also if gzip, bzip2, xz or zstd compressed it.
 
 Members may not leave the folder, be links or fill the disk. The only links allowed are hard links in a tar to
 earlier members. Junk files of operating systems are skipped. Members are streamed one by one into a sibling
@@ -10,6 +10,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +25,7 @@ from maskcast.data.archives.checks import (
     write_errors,
 )
 from maskcast.data.archives.squashfs import is_squashfs, unsquash
+from maskcast.data.archives.zstd import check_whole, is_zstd, open_zstd_tar
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.progress import track
@@ -40,7 +42,7 @@ def is_archive(path: Path) -> bool:
     try:
         if zipfile.is_zipfile(path) or is_squashfs(path):
             return True
-        with tarfile.open(path, tarinfo=TarMember):
+        with _open_tar(path):
             return True
     except Exception:  # tarfile decompresses the beginning, and its decoders may raise anything
         return False
@@ -64,16 +66,32 @@ def unpack(archive: Path, destination: Path) -> None:
             elif zipfile.is_zipfile(archive):
                 with zipfile.ZipFile(archive) as opened:
                     infos = opened.infolist()
+                    _refuse_split(archive, infos)
                     check_disk(archive, sum(info.file_size for info in infos), folder)
                     _write(archive, _zip_members(archive, opened), folder, total=len(infos))
             else:
-                with tarfile.open(archive, tarinfo=TarMember) as opened_tar:
+                if is_zstd(archive):
+                    check_whole(archive)
+                with _open_tar(archive) as opened_tar:
                     _write(archive, _tar_members(archive, opened_tar, folder), folder, total=None)
         check_contents(archive, folder)
         sync_file_systems(folder)
         folder.rename(destination)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_tar(path: Path) -> AbstractContextManager[tarfile.TarFile]:
+    return open_zstd_tar(path) if is_zstd(path) else tarfile.open(path, tarinfo=TarMember)
+
+
+def _refuse_split(archive: Path, infos: Iterable[zipfile.ZipInfo]) -> None:
+    """Refuses the last part of a split zip, which alone has the list of the members."""
+    if any(info.volume for info in infos) or archive.with_suffix(".z01").exists():
+        raise MaskcastError(
+            f"{archive}: is one part of a split zip; join the parts (`zip -s 0 {archive.name} --out whole.zip`, "
+            "with all of them in one folder) and give that file"
+        )
 
 
 def _write(archive: Path, members: Iterable[Member], folder: Path, total: int | None) -> None:

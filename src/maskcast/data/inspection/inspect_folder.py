@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import compress, count
 from pathlib import Path, PurePosixPath
 
+from maskcast.data.archives.checks import ARCHIVE_SUFFIXES
 from maskcast.data.archives.unpack import is_archive
 from maskcast.data.frame_names import unsupported_suffixes
 from maskcast.data.images import image_files
@@ -59,7 +60,8 @@ def inspect_folder(raw: Path) -> Findings:
     if not raw.is_dir():
         what = "folder not found"
         if raw.is_file():
-            what = "is a file: unpack it first" if is_archive(raw) else "is a file"
+            packed = is_archive(raw) or raw.suffix.lower() in ARCHIVE_SUFFIXES
+            what = "is an archive: unpack it first" if packed else "is a file"
         raise MaskcastError(f"{raw}: {what}; give the folder that holds the videos, or frames and masks")
     if (found := inspect_clevrer(raw) or inspect_competition(raw)) is not None:
         return found
