@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 from tests.lookalikes import davis, frames_of, photographs, write_images
 from tests.unit.test_init_label_files import dump
 
+from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.errors import MaskcastError
@@ -105,6 +106,25 @@ def test_a_project_of_another_pipeline_is_told(beside: str | None, said: str | N
         assert lines.endswith(" dvc repro or on Kubeflow: maskcast pipeline submit --pipeline photographs")
     else:
         assert said in lines and "(`maskcast new FOLDER --pipeline photographs` creates one" in lines
+
+
+def test_the_params_of_another_pipeline_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photographs(tmp_path / "raw", WORDS)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "raw", "--force"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith(
+        "error: params.yaml: not written: the dvc.yaml beside it reads section pretrain_encoder,"
+    )
+    assert "`maskcast new FOLDER --pipeline photographs`" in line and "--params" in line
+    assert (tmp_path / "params.yaml").read_text() == "seed: 1\n"
+    assert main(["init", "raw", "--params", "photographs.yaml"]) == 0
+    shutil.copy(ROOT / "recipes/photographs/dvc.yaml", tmp_path)
+    assert main(["init", "raw", "--force"]) == 0
 
 
 def test_few_photographs_are_no_sequence_that_is_too_short(tmp_path: Path) -> None:

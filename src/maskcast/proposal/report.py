@@ -41,19 +41,39 @@ def format_plan(plan: ParamsPlan, raw: Path, params: Path) -> str:
     return "\n".join(lines)
 
 
+def check_project(plan: ParamsPlan, params: Path) -> None:
+    """Refuses to write the params of one pipeline where another reads them.
+
+    Raises:
+        MaskcastError: the file is that of a project whose dvc.yaml reads a section that the plan does not have.
+    """
+    if params.name == PARAMS_FILE and (missing := _missing_section(plan, params)):
+        raise MaskcastError(
+            f"{params}: not written: the dvc.yaml beside it reads section {missing}, which these data do not "
+            f"need; `maskcast new FOLDER --pipeline {plan.pipeline}` creates a project for them, run init there, "
+            "or choose another file with --params"
+        )
+
+
+def _missing_section(plan: ParamsPlan, params: Path) -> str | None:
+    """Returns the first section that the dvc.yaml beside a file reads and the plan lacks, if there is one."""
+    with suppress(MaskcastError):  # errors in it, or contents that only DVC can read, are not reported here
+        calls = read_calls(params.with_name("dvc.yaml"))[0].values()
+        sections = (call.name for call in calls if call.params_file == PARAMS_FILE)
+        return next((name for name in sections if name not in plan.proposal.sections), None)
+    return None
+
+
 def _project_hint(plan: ParamsPlan, params: Path) -> list[str]:
     """Returns what to do before the next commands, if they would not work in the folder of the params."""
     new = f"`maskcast new FOLDER --pipeline {plan.pipeline}` creates one"
-    dvc_file = params.with_name("dvc.yaml")
-    if not dvc_file.exists():
+    if not params.with_name("dvc.yaml").exists():
         return [_wrapped(f"this needs a project, but the folder of the file has no dvc.yaml ({new})")]
-    with suppress(MaskcastError):  # errors in it, or contents that only DVC can read, are not reported here
-        sections = [call.name for call in read_calls(dvc_file)[0].values() if call.params_file == PARAMS_FILE]
-        if missing := [name for name in sections if name not in plan.proposal.sections]:
-            reason = f"the dvc.yaml beside the file also reads section {missing[0]}, which the file does not have"
-            return [
-                _wrapped(f"this needs a project of the pipeline {plan.pipeline}: {reason} ({new}; run init there)")
-            ]
+    if missing := _missing_section(plan, params):
+        reason = f"the dvc.yaml beside the file also reads section {missing}, which the file does not have"
+        return [
+            _wrapped(f"this needs a project of the pipeline {plan.pipeline}: {reason} ({new}; run init there)")
+        ]
     if params.name != PARAMS_FILE:
         return [f"first copy it to params.yaml, which dvc.yaml reads: cp {params} {PARAMS_FILE}"]
     return []
