@@ -68,8 +68,7 @@ def class_lists(raw: Path) -> Iterator[ClassList]:
             # In params, `ignore` means no label.
             names = {one.name for one in found}
             void = next(name for k in count() if (name := f"{'_' * k}void") not in names)
-            renamed = {VOID: void, "_background_": "background"}
-            classes = [one._replace(name=renamed.get(one.name, one.name)) for one in found]
+            classes = [one._replace(name=void) if one.name == VOID else one for one in found]
             yield ClassList(classes, "/".join(parts), encoding)
 
 
