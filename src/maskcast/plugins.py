@@ -78,6 +78,21 @@ def model_packages() -> dict[str, str]:
     return {dist.name: dist.version for dist in distributions if dist is not None}
 
 
+def returned_error(config: Params, method: str, expected: str, returned: object) -> MaskcastError:
+    """Returns the error for a config, which may be of another package, whose method returned something else.
+
+    Args:
+        config: the config.
+        method: name of its method.
+        expected: what it must return, as text.
+        returned: what it returned.
+    """
+    given = "None (is a return missing?)" if returned is None else type(returned).__name__
+    return MaskcastError(
+        f"{type(config).__module__}.{type(config).__name__}.{method} must return {expected}; it returned {given}"
+    )
+
+
 def plugin_files(module: str) -> dict[str, Path]:
     """Returns the Python files of packages that extend a module's union, by path relative to their parent."""
     groups = [group for group, joined_in in UNION_MODULES.items() if joined_in == module]

@@ -21,14 +21,16 @@ from maskcast import plugins
 from maskcast.data.augment.frames import Augmentation
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.detection.sources.base import DetectionSource
+from maskcast.data.listing_checks import list_clips
 from maskcast.data.sources.base import SourceConfig
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.inference.forecast import ForecastSetting, forecast_clips
 from maskcast.labels import single_map
+from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.base import Forecaster
-from maskcast.models.forecasting.table import load_forecaster
-from maskcast.models.segmentation.config import MaskerModelConfig, SegmenterModelConfig
+from maskcast.models.forecasting.table import build_forecaster, load_forecaster
+from maskcast.models.segmentation.config import LossConfig, MaskerModelConfig, SegmenterModelConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import validate
@@ -165,9 +167,7 @@ def test_a_model_whose_package_is_gone_says_so(tmp_path: Path) -> None:
     about = {"format": "maskcast-model/1", "model": {"arch": "fcn"}, "num_classes": 2, "meta": {}}
     (tmp_path / "config.json").write_text(json.dumps(about))
     for load in (load_masker, load_forecaster):
-        with pytest.raises(
-            MaskcastError, match=r"config\.json: model: .*'fcn'.* install the package that has it$"
-        ):
+        with pytest.raises(MaskcastError, match=r"holds the model 'fcn', .* install the package that has it$"):
             load(tmp_path)
 
 
@@ -324,6 +324,39 @@ def test_what_an_author_has_forgotten_is_told(model: SegmenterModelConfig, said:
     with pytest.raises(MaskcastError, match=rf"^train_masker\.model: {said}"):
         task = FrameTask(store, params, "")
         task.loss(task.batch(0), 0)
+
+
+def of_nothing(base: type[Any], method: str) -> Any:
+    """Returns a config whose author has forgotten the return of a method."""
+    return type("Mine", (base,), {method: lambda self, *given, **named: None})()
+
+
+def test_a_forgotten_return_is_told_in_one_line(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "clips")
+    said = r"Mine\.{} must return {}.*; it returned None \(is a return missing\?\)$"
+    for method, base, expected in (
+        ("network", MaskerModelConfig, "a pair: the network"),
+        ("build", SegmenterModelConfig, "a Segmenter"),
+    ):
+        own = {"model": of_nothing(base, method)}
+        params = TrainMasker.model_validate(TRAINING).model_copy(update=own)
+        with pytest.raises(MaskcastError, match=said.format(method, expected)):
+            FrameTask(store, params, "")
+    params = TrainMasker.model_validate(TRAINING).model_copy(update={"loss": of_nothing(LossConfig, "build")})
+    with pytest.raises(MaskcastError, match=said.format("build", "a module or function")):
+        FrameTask(store, params, "")
+    with pytest.raises(MaskcastError, match=said.format("build", "a Forecaster")):
+        build_forecaster(of_nothing(ModelConfig, "build"), 3)
+    with pytest.raises(MaskcastError, match=said.format("listing", "a Listing")):
+        list_clips(of_nothing(SourceConfig, "listing"), tmp_path, **SIZES)
+
+
+def test_a_network_without_its_divisor_is_told_so(tmp_path: Path) -> None:
+    alone = type(
+        "Alone", (MaskerModelConfig,), {"network": lambda self, channels: torch.nn.Conv2d(3, channels, 1)}
+    )
+    with pytest.raises(MaskcastError, match=r"Alone\.network must return a pair: .*; it returned Conv2d$"):
+        alone().build(single_map("ab"))
 
 
 def test_a_model_without_a_head_says_so() -> None:

@@ -234,6 +234,7 @@ def _export(args: argparse.Namespace, out: Path) -> str:
 
 def _raw_frames(args: argparse.Namespace, store: "ClipStore") -> "RawFrames":
     """Returns the frames of clips at the size of the raw data that they were prepared from."""
+    from maskcast.data.listing_checks import list_clips
     from maskcast.data.raw_frames import RawFrames
     from maskcast.params import load_params_file, section, validate
     from maskcast.stages.prepare_clips import PrepareClips
@@ -241,7 +242,7 @@ def _raw_frames(args: argparse.Namespace, store: "ClipStore") -> "RawFrames":
     name = "prepare_clips"
     values = section(load_params_file(args.params), name, str(args.params))
     params = validate(PrepareClips, values, f"{args.params}: {name}")
-    listing = params.source.listing(args.raw, height=params.height, width=params.width, seed=params.seed)
+    listing = list_clips(params.source, args.raw, height=params.height, width=params.width, seed=params.seed)
     return RawFrames(args.raw, listing, store)
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,19 @@ from maskcast.data.clip_store.table import id_hash
 from maskcast.data.sources.base import Listing, SourceConfig
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS, Split
+from maskcast.plugins import returned_error
+
+
+def list_clips(source: SourceConfig, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+    """Lists the clips of a raw folder; see ``SourceConfig.listing``.
+
+    Raises:
+        MaskcastError: the folder does not have the layout, or a layout of another package lists something else.
+    """
+    listing: Any = source.listing(raw, height=height, width=width, seed=seed)
+    if not isinstance(listing, Listing):
+        raise returned_error(source, "listing", "a Listing", listing)
+    return listing
 
 
 def check_ids(listing: Listing) -> None:

@@ -52,31 +52,39 @@ def save_description(folder: Path, config: Params, *, num_classes: int, meta: di
     write_json(folder / "config.json", description)
 
 
-def load_model(folder: Path, configs: Any) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(folder: Path, configs: Any, kind: str) -> tuple[nn.Module, dict[str, Any]]:
     """Returns the model in eval mode, and its description (``model``, ``num_classes``, ``meta``).
 
     Args:
         folder: what ``save_model`` wrote.
         configs: the accepted config class, or union of config classes.
+        kind: what these are, for errors: `forecaster` or `detector`.
 
     Raises:
         MaskcastError: if a file is missing or damaged, the architecture is not among ``configs``, or the
             weights' names or shapes differ from the network's.
     """
     description = read_description(folder)
-    config = validated_config(folder, description, configs)
+    config = validated_config(folder, description, configs, kind)
     return build_and_load(folder, description, lambda: config.build(description["num_classes"])), description
 
 
-def validated_config(folder: Path, description: dict[str, Any], configs: Any) -> Any:
+def validated_config(folder: Path, description: dict[str, Any], configs: Any, kind: str) -> Any:
     """Returns the validated config of the model in a folder.
 
     Raises:
-        MaskcastError: if it is not one of ``configs``.
+        MaskcastError: if it is not one of ``configs``, which are those of a kind of model.
     """
     try:
         return TypeAdapter(configs).validate_python(description["model"])
     except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"].startswith("union_tag_") or first["loc"] == ("arch",):
+            arch = description["model"].get("arch")
+            raise MaskcastError(
+                f"{folder}: holds the model {arch!r}, which is no installed {kind}; give the folder of a {kind}, "
+                "or install the package that has it"
+            ) from None
         raise MaskcastError(
             f"{folder / 'config.json'}: model: {reason_of(error)}; give a model of another stage, or install the "
             "package that has it"

@@ -15,7 +15,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.compositing import ALPHA, BACKGROUNDS
 from maskcast.data.left_out import LeftOut
-from maskcast.data.listing_checks import check_ids, check_splits, skip_reasons
+from maskcast.data.listing_checks import check_ids, check_splits, list_clips, skip_reasons
 from maskcast.data.loading import frame_size, load_all, only_readable
 from maskcast.data.mirror_swaps import side_warnings, sides_of_maps
 from maskcast.data.shared_frames import SharedFrames, frame_hashes
@@ -83,7 +83,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     """
     from maskcast.report.left_out_page import write_left_out
 
-    listing = params.source.listing(raw, height=params.height, width=params.width, seed=params.seed)
+    listing = list_clips(params.source, raw, height=params.height, width=params.width, seed=params.seed)
     check_ids(listing)
     check_splits(raw, listing, params.source, params.required_splits)
     found = len(listing.clips)

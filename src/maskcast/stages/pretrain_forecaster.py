@@ -80,13 +80,14 @@ def pretraining(
 
     from maskcast.data.clip_store.labelled_frames import labelled_frames
     from maskcast.inference.forecast import masker_for, open_stores
+    from maskcast.models.forecasting.table import build_forecaster
     from maskcast.training.tasks.forecasting import ForecastTask
     from maskcast.training.tasks.forecasting_masks import KnownMasks
 
     store, generated = open_stores(clips, masks, params.label_map)
     train, left_out = _confident(generated, store, params.min_confidence)
     torch.manual_seed(derive(params.training.seed))
-    model = params.model.build(store.num_classes)
+    model = build_forecaster(params.model, store.num_classes)
     model.reset_to_constant_velocity()  # a better start than objects at rest
     known = KnownMasks(generated, store)
     without_frames_clips = [] if model.input.needs_masker else list(known.alone.values())

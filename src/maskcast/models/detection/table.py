@@ -14,6 +14,6 @@ def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     Raises:
         MaskcastError: if the folder holds no detector or a damaged one.
     """
-    detector, description = load_model(folder, DetectorConfig)
+    detector, description = load_model(folder, DetectorConfig, "detector")
     assert isinstance(detector, Detector)
     return detector, description

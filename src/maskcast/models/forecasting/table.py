@@ -6,8 +6,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from maskcast.models.base import load_model
+from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.base import Forecaster
 from maskcast.models.forecasting.configs import ForecasterConfig
+from maskcast.plugins import returned_error
 
 
 def load_forecaster(folder: Path) -> tuple[Forecaster, dict[str, Any]]:
@@ -16,7 +18,7 @@ def load_forecaster(folder: Path) -> tuple[Forecaster, dict[str, Any]]:
     Raises:
         MaskcastError: if the folder holds no forecaster or a damaged one.
     """
-    model, description = load_model(folder, ForecasterConfig)
+    model, description = load_model(folder, ForecasterConfig, "forecaster")
     assert isinstance(model, Forecaster)  # these configs build nothing else
     return model, description
 
@@ -24,6 +26,18 @@ def load_forecaster(folder: Path) -> tuple[Forecaster, dict[str, Any]]:
 def config_of(description: dict[str, Any]) -> ForecasterConfig:
     """Returns the config in a forecaster's description."""
     return TypeAdapter(ForecasterConfig).validate_python(description["model"])
+
+
+def build_forecaster(config: ModelConfig, num_classes: int) -> Forecaster:
+    """Returns a freshly initialised forecaster.
+
+    Raises:
+        MaskcastError: if the config, which may be of another package, builds something else.
+    """
+    forecaster: Any = config.build(num_classes)
+    if not isinstance(forecaster, Forecaster):
+        raise returned_error(config, "build", "a Forecaster", forecaster)
+    return forecaster
 
 
 def adapt_forecaster(folder: Path, num_classes: int) -> tuple[Forecaster, dict[str, Any], list[str]]:
@@ -41,7 +55,7 @@ def adapt_forecaster(folder: Path, num_classes: int) -> tuple[Forecaster, dict[s
     trained, description = load_forecaster(folder)
     if description["num_classes"] == num_classes:
         return trained, description, []
-    model = config_of(description).build(num_classes)
+    model = build_forecaster(config_of(description), num_classes)
     new_state, kept = model.state_dict(), trained.state_dict()
     reinitialized = [name for name, weights in new_state.items() if weights.shape != kept[name].shape]
     model.load_state_dict({name: new_state[name] if name in reinitialized else kept[name] for name in new_state})

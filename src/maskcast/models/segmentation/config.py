@@ -1,12 +1,13 @@
 """The bases of the configs of segmenters and of their losses; nothing here imports torch."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.encoders.configs import EncoderModelConfig
 from maskcast.params import Params
+from maskcast.plugins import returned_error
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -90,6 +91,14 @@ class MaskerModelConfig(SegmenterModelConfig):
 
     def build(self, maps: Sequence[LabelMap]) -> "Segmenter":
         """Returns a freshly initialised masker."""
+        from torch import nn
+
         from maskcast.models.segmentation.base import Masker, logit_channels
 
-        return Masker(*self.network(sum(logit_channels(maps))), maps)
+        made: Any = self.network(sum(logit_channels(maps)))
+        is_pair = isinstance(made, tuple) and len(made) == 2
+        if not is_pair or not isinstance(made[0], nn.Module) or not isinstance(made[1], int):
+            expected = "a pair: the network, a torch module, and the divisor of its input sizes, an int"
+            raise returned_error(self, "network", expected, made)
+        network, divisor = made
+        return Masker(network, divisor, maps)

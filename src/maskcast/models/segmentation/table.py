@@ -1,5 +1,6 @@
 """Saves and loads segmenters; ``config.json`` has config and label maps, weights are safetensors."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from maskcast.models.segmentation.base import Masker, Segmenter
 from maskcast.models.segmentation.changed_classes import adapt_classes, class_changes
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig
+from maskcast.plugins import returned_error
 from maskcast.progress import say
 from maskcast.reading import reason_of
 
@@ -43,17 +45,29 @@ def load_masker(folder: Path) -> tuple[Segmenter, dict[str, Any]]:
         MaskcastError: if the folder holds no segmenter or a damaged one.
     """
     description = read_description(folder)
-    config: SegmenterModelConfig = validated_config(folder, description, SegmenterConfig)
+    config: SegmenterModelConfig = validated_config(folder, description, SegmenterConfig, "masker")
     try:
         maps = _maps(description["meta"])
     except (MaskcastError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MaskcastError(
             f"{folder / 'config.json'}: no classes or label maps ({reason_of(error)}); train the masker again"
         ) from None
-    masker = build_and_load(folder, description, lambda: config.build(maps))
+    masker = build_and_load(folder, description, lambda: build_segmenter(config, maps))
     if isinstance(masker, Masker):
         masker.mirror = description["meta"].get(MIRROR) is True
     return masker, description
+
+
+def build_segmenter(config: SegmenterModelConfig, maps: Sequence[LabelMap]) -> Segmenter:
+    """Returns a freshly initialised segmenter.
+
+    Raises:
+        MaskcastError: if the config, which may be of another package, builds something else.
+    """
+    segmenter: Any = config.build(maps)
+    if not isinstance(segmenter, Segmenter):
+        raise returned_error(config, "build", "a Segmenter", segmenter)
+    return segmenter
 
 
 def start_from_masker(segmenter: Segmenter, config: SegmenterModelConfig, folder: Path) -> None:

@@ -18,8 +18,8 @@ from maskcast.labels import LabelMap
 from maskcast.models.encoders.configs import DenseConfig, NextFrameConfig
 from maskcast.models.encoders.dense import PretextSample, pretext_sample, sums
 from maskcast.models.encoders.siamese import Normalised
-from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
+from maskcast.models.segmentation.table import build_segmenter
 from maskcast.seed import derive, rng
 from maskcast.training.feeding import to_device
 from maskcast.training.task import Task
@@ -50,7 +50,7 @@ class DenseTask(Task):
         self.frames, self.params, self.method, self.fingerprint = frames, params, method, fingerprint
         self._network = network
         torch.manual_seed(derive(params.training.seed))
-        self.segmenter: Segmenter = network.build((COLOURS,))
+        self.segmenter = build_segmenter(network, (COLOURS,))
         if (pretrained := network.load_pretrained(self.segmenter)) is not None:
             self.fingerprint = pretrained.renamed(fingerprint)
         sample = map(frames.frame, evenly_spaced(len(frames), MOST_FRAMES))

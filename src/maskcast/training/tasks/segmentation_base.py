@@ -24,6 +24,8 @@ from maskcast.models.segmentation.config import LossConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import AlphaLoss, CustomLoss, MaskLoss
 from maskcast.models.segmentation.matte_losses import MatteLoss
+from maskcast.models.segmentation.table import build_segmenter
+from maskcast.plugins import returned_error
 from maskcast.reading import pluralize
 from maskcast.seed import derive
 from maskcast.training.ema import BetterModel, EmaModel
@@ -73,7 +75,7 @@ class SegmentationTask(Task):
         self.windows = LabelledWindows(store, self.maps, params, generated)
         self.validation = Validation(store, self.maps, params)
         torch.manual_seed(derive(params.training.seed))
-        self.student: Segmenter = params.model.build([replace(one, attributes={}) for one in self.maps])
+        self.student = build_segmenter(params.model, [replace(one, attributes={}) for one in self.maps])
         if self.student.stateful != params.model.stateful:
             config_name, network = type(params.model).__name__, type(self.student).__name__
             raise MaskcastError(
@@ -291,6 +293,10 @@ class SegmentationTask(Task):
 
 def _criterion(label_map: LabelMap, params: SegmentationTraining, loss: LossConfig) -> nn.Module:
     if label_map.kind != "alpha":
-        criterion = loss.build(label_map)
+        criterion: Any = loss.build(label_map)
+        if not callable(criterion):
+            raise returned_error(
+                loss, "build", "a module or function from logits and class ids to the loss", criterion
+            )
         return criterion if isinstance(criterion, MaskLoss) else CustomLoss(criterion)
     return AlphaLoss() if params.matte_loss is None else MatteLoss(params.matte_loss)
