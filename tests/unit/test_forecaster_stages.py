@@ -116,7 +116,7 @@ def test_damaged_curves_of_the_initial_model_are_said_before_the_training(
     inputs = {**stores, "pretrained": tmp_path / "pretrained", "forecaster": tmp_path / "forecaster"}
     with pytest.raises(MaskcastError, match=r"pretrained/learning\.json: .*; remove it, or train again"):
         run_stage("finetune_forecaster", {"training": TRAINING}, **inputs, metrics=tmp_path / "tuned.json")
-    assert "epoch" not in capsys.readouterr().err
+    assert "epoch 0/" not in capsys.readouterr().err
 
 
 def test_a_forecaster_that_learnt_nothing_is_said(

@@ -78,7 +78,6 @@ def pretraining(
     """Returns the training task, and the numbers of training clips and of clips left out."""
     import torch
 
-    from maskcast.data.clip_store.labelled_frames import labelled_frames
     from maskcast.inference.forecast import masker_for, open_stores
     from maskcast.models.forecasting.table import build_forecaster
     from maskcast.training.tasks.forecasting import ForecastTask
@@ -101,9 +100,7 @@ def pretraining(
         masks=known,
         target=known,
         train=train,
-        labelled=[
-            labelled_frames(store, clip) if clip.id in known.alone else range(clip.num_frames) for clip in train
-        ],
+        labelled=[known.known_frames(clip) for clip in train],
         masker=masker_for(model, masker, store),
         fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker),
     )

@@ -1,7 +1,10 @@
 """The masks that forecasters learn from: generated masks, and true masks of clips without frames."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ALL, ClipStore
 from maskcast.data.clip_store.table import Clip, masks_layer
 from maskcast.data.clip_store.view import StoreView
@@ -36,6 +39,11 @@ class KnownMasks(StoreView):
     def has_masks(self, clip: Clip) -> bool:
         """Whether there are masks for a clip."""
         return clip.id in self.alone or super().has_masks(clip)
+
+    def known_frames(self, clip: Clip) -> Sequence[int]:
+        """Returns the indices of a clip's frames with known masks: all if generated, the labelled ones if true."""
+        are_true = clip.id in self.alone or self.store.digest == self.prepared.digest
+        return labelled_frames(self.prepared, clip) if are_true else range(clip.num_frames)
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the masks in a slice of the frames, (T, H, W)."""
