@@ -284,10 +284,10 @@ def test_masks_that_may_be_of_other_frames_are_refused(
         inspect_folder(tmp_path)
 
 
-def small_masks(root: Path) -> None:
+def small_masks(root: Path, size: tuple[int, int] = (16, 12)) -> None:
     davis(root, sequences=2, labelled=2)
     for path in root.glob("Annotations/480p/*/*.png"):
-        Image.open(path).resize((16, 10)).save(path)
+        Image.open(path).resize(size).save(path)
 
 
 def links_out(root: Path) -> None:
@@ -300,7 +300,7 @@ def links_out(root: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "folder", "line"),
     [
-        (small_masks, ".", r"00000\.png: is 16x10, .* is \d+x\d+ \(width x height\); export both at one size"),
+        (small_masks, ".", r"00000\.png: is 16x12, .* is \d+x\d+ \(width x height\); export both at one size"),
         (
             links_out,
             "some",
@@ -314,6 +314,12 @@ def test_what_would_stop_the_first_stages_is_said(
     write(tmp_path)
     with pytest.raises(MaskcastError, match=line):
         plan_params(tmp_path / folder)
+
+
+def test_masks_of_another_size_and_the_same_aspect_ratio_are_said(tmp_path: Path) -> None:
+    small_masks(tmp_path, (16, 10))
+    said = [line for line in plan_params(tmp_path).findings.warnings if "resized to their frames" in line]
+    assert len(said) == 1 and "are 16x10 (width x height)" in said[0]
 
 
 def test_sequences_and_files_that_cannot_be_read_are_said(tmp_path: Path) -> None:

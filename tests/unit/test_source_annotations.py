@@ -85,6 +85,30 @@ def test_polygons_and_both_run_lengths_are_one_mask(tmp_path: Path) -> None:
     assert (found == np.stack([SQUARE, 2 * SQUARE, SQUARE])).all()
 
 
+def test_labels_of_another_size_are_resized_to_frames_of_the_same_aspect_ratio(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `labels import` does: pixels of the frame have the label at their centre."""
+    masks = [one(1, POLYGON, track_id=3), one(2, COUNTS, 2, track_id=4), one(3, TEXT, track_id=3)]
+    write_json(tmp_path / "labels.json", coco(numbered("video1"), masks))
+    drawn = np.stack([SQUARE, 2 * SQUARE, SQUARE])
+    for size, expected in (
+        ((3 * HEIGHT, 3 * WIDTH), drawn.repeat(3, axis=1).repeat(3, axis=2)),
+        ((HEIGHT // 2, WIDTH // 2), drawn[:, 1::2, 1::2]),
+    ):
+        write_frames(tmp_path, numbered("video1"), size)
+        listing = list_raw(tmp_path, instances=True)
+        assert (masks_of(listing)[0] == expected).all()
+        assert (masks_of(listing, "objects")[0] == np.array([0, 3, 4])[expected]).all()
+    params = {"source": COCO | {"layout": "annotations", "frames": 3, "splits": {}}, "required_splits": []}
+    run_stage("prepare_clips", params, raw=tmp_path, clips=tmp_path / "clips")
+    said = "masks of clip 'video1_00000' are 6x4 (width x height), a size other than its frames' and of the same"
+    assert said in capsys.readouterr().err
+    write_frames(tmp_path, numbered("video1"), (HEIGHT, WIDTH + 1))
+    with pytest.raises(LabelError, match=r"is 6x4, .*\.png is 7x4 \(width x height\); export both at one size"):
+        masks_of(list_raw(tmp_path))
+
+
 def test_what_stands_later_in_the_file_is_in_front(tmp_path: Path) -> None:
     write_frames(tmp_path, ["video1/00000.png"])
     masks = [one(1), one(1, [[3, 0, 5, 0, 5, 2, 3, 2]], 2)]
@@ -581,7 +605,7 @@ def test_frames_whose_image_is_missing_are_told(tmp_path: Path) -> None:
     assert listing.skipped[1][0] == "video2" and "a window needs 3" in listing.skipped[1][1]
 
 
-@pytest.mark.parametrize(("size", "hint"), [((6, 4), "one of them is rotated: "), ((8, 12), "")])
+@pytest.mark.parametrize(("size", "hint"), [((6, 4), "one of them is rotated: "), ((8, 14), "")])
 def test_images_of_another_size_stop_the_stage(size: tuple[int, int], hint: str, tmp_path: Path) -> None:
     write_coco(tmp_path, ["video1"])
     write_frames(tmp_path, numbered("video1"), size)

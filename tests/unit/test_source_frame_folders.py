@@ -215,6 +215,22 @@ def test_a_frame_of_another_size_is_named_and_without_it_the_others_are_clips(tm
     assert [one.meta["start"] for one in windows] == ([0, 1, 2] if odd == 0 else [0, 1])  # none over the gap
 
 
+@pytest.mark.parametrize("scale", [2, 0.5])
+def test_masks_of_another_size_are_resized_to_frames_of_the_same_aspect_ratio(tmp_path, scale):
+    write_sequence(tmp_path, "dog", value=7)
+    size = tuple(round(side / scale) for side in SIZE)
+    for path in tmp_path.glob("JPEGImages/480p/dog/*.png"):
+        Image.open(path).resize(size[::-1]).save(path)
+    (clip,) = list_raw(tmp_path, frames=5, instances=True).clips
+    arrays = clip.load()
+    masks = np.stack(
+        [np.asarray(Image.open(path)) for path in sorted(tmp_path.glob("Annotations/480p/dog/*.png"))]
+    )
+    expected = masks[:, 1::2, 1::2] if scale == 2 else masks.repeat(2, axis=1).repeat(2, axis=2)
+    assert (arrays.masks["objects"] == expected).all() and (arrays.masks["mask"] == (expected > 0)).all()
+    assert "masks of clip 'a' are 8x6 (width x height), a size other" in arrays.mask_note("a")
+
+
 def test_a_mask_of_another_size_or_in_colour_is_named(tmp_path):
     write_sequence(tmp_path, "dog")
     (clip,) = list_raw(tmp_path, frames=5).clips

@@ -16,6 +16,7 @@ from maskcast.files import is_junk
 from maskcast.labels import LabelError, natural_sort_key
 
 LOW_16_BIT = 4096  # if no 16-bit value is above this, the image is black, or really has 10 or 12 bits
+MAX_ROUNDING = 0.1  # of the aspect ratio: small sizes are rounded by more, but then others fit as well
 Size = tuple[int, int]  # height and width
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -118,7 +119,9 @@ def find_odd_size(sizes: Sequence[Size]) -> tuple[int, str] | None:
     return number, f"is {odd}, {count} of {len(sizes)} frames are {usual} (height x width)"
 
 
-def check_mask_size(mask: object, mask_size: tuple[int, int], frame: object, frame_size: tuple[int, int]) -> None:
+def check_mask_size(
+    mask: object, mask_size: Size, frame: object, frame_size: Size, *, may_be_scaled: bool = False
+) -> None:
     """Refuses a mask whose size differs from its frame's.
 
     Args:
@@ -126,16 +129,23 @@ def check_mask_size(mask: object, mask_size: tuple[int, int], frame: object, fra
         mask_size: its height and width.
         frame: name of the frame in errors.
         frame_size: its height and width.
+        may_be_scaled: whether another size of the same aspect ratio, up to a pixel and 10 %, will do.
 
     Raises:
         LabelError: names both.
     """
-    if mask_size != frame_size:
+    if mask_size != frame_size and not (may_be_scaled and _is_scaled(mask_size, frame_size)):
         hint = "one of them is rotated: " if mask_size == frame_size[::-1] else ""
         raise LabelError(
             f"{mask}: is {mask_size[1]}x{mask_size[0]}, {frame} is {frame_size[1]}x{frame_size[0]} (width x "
             f"height); {hint}export both at one size"
         )
+
+
+def _is_scaled(size: Size, whole: Size) -> bool:
+    """Whether a size is a multiple of another, up to rounding."""
+    width = whole[1] * size[0] / whole[0]  # at its height
+    return abs(size[1] - width) < min(1.0, MAX_ROUNDING * width)
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:

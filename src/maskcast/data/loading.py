@@ -208,7 +208,7 @@ def _load(
         masks[name] = resize(mask_THW, *size)
         if measured and label_map is not None and label_map.kind == "classes" and (height, width) != size:
             round_trips[name] = round_trip(mask_THW, size, label_map.num_classes, measured)
-    return Loaded(Arrays(frames, masks, arrays.objects), width / height, round_trips)
+    return Loaded(replace(arrays, frames=frames, masks=masks, source_size=None), width / height, round_trips)
 
 
 def only_readable(

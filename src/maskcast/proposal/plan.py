@@ -127,22 +127,23 @@ def _read_clips(clips: Sequence[RawClip], size: tuple[int, int]) -> tuple[list[s
         size: (height, width) to which prepare_clips resizes.
 
     Returns:
-        Warnings about unreadable ones, and the seconds that the fastest took.
+        Warnings about unreadable ones and resized masks, and the seconds that the fastest took.
 
     Raises:
         LabelError: on faults that would stop prepare_clips, e.g. masks whose size differs from their frames'.
     """
-    damaged, seconds = [], []
+    damaged, notes, seconds = list[str](), list[str](), list[float]()
     for clip in {clip.split: clip for clip in reversed(clips) if clip.kind == "labelled"}.values():
         start = perf_counter()
         try:
-            clip.read(size)
+            resized = clip.read(size).mask_note(clip.id)
+            notes += [resized] if resized else []
             seconds.append(perf_counter() - start)
         except LabelError:
             raise
         except MaskcastError as error:
             damaged.append(f"clip {clip.id} ({clip.split}) will be left out: {error}")
-    return damaged, min(seconds, default=0.0)
+    return [*damaged, *notes[:1]], min(seconds, default=0.0)
 
 
 def check_outside_outputs(raw: Path) -> None:

@@ -109,12 +109,14 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         root = clips / BACKGROUNDS
         meta[BACKGROUNDS] = _write_backgrounds(root, listing, (height, width), params.workers, shared_backgrounds)
     survey, ceilings = _Survey(listing.maps, params.source.splits_come_from), MaskCeilings(listing.maps)
+    resized_masks = ""
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
         for clip, (arrays, aspect, round_trips) in chain([first], readable_clips):
             if (clip_size := frame_size(arrays)) != (height, width):
                 sizes = f"{clip_size[0]}x{clip_size[1]}, {first[0].id!r} is {height}x{width}"
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
             ceilings.add(round_trips)
+            resized_masks = resized_masks or arrays.mask_note(clip.id)
             clip_meta = clip.meta | survey.add(clip, arrays, aspect)
             writer.add(
                 clip.id,
@@ -134,6 +136,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
             raise MaskcastError(f"{raw}: no clip of split {min(missing)!r} can be read{skip_reasons(unreadable)}")
     # Not kept in the store, as new words would change its digest, and all that depends on it would run again.
     notes += [*warnings, *survey.missing_classes(), *ceilings.notes(height, width)]
+    notes += [resized_masks] if resized_masks else []
     if left_by_limit:
         notes.append(f"limit: {pluralize(left_by_limit, 'clip', 'is', 'are')} not prepared")
     if (page := write_left_out(left_out)) is not None:

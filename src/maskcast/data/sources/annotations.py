@@ -11,7 +11,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from maskcast.data.images import Size, check_mask_size, image_files
+from maskcast.data.images import Size, check_mask_size, image_files, resize_masks
 from maskcast.data.labelling.formats.base import Empty, ImportedFrame, instance_ids
 from maskcast.data.labelling.formats.class_names import ClassNames, UnknownClasses
 from maskcast.data.labelling.formats.table import get_format
@@ -220,7 +220,8 @@ def load_window(
 ) -> Arrays:
     """Reads one window and its labels: the images of a folder, or the frames `window` of a video.
 
-    Frames are resized to ``size``, if it is given; labels have the size of the source.
+    Frames are resized to ``size``, if it is given; labels have the size of the source, to
+    which those of another size and the same aspect ratio are resized.
 
     Raises:
         LabelError: on labels whose size differs from their frame's.
@@ -232,26 +233,30 @@ def load_window(
     shape = len(frames), *source_size
     classes, objects = np.full(shape, IGNORE, np.uint8), np.zeros(shape, np.int64)
     class_of: dict[int, int] = {}
+    mask_size: Size | None = None
     for t, frame in enumerate(labels):
         if frame is None:
             continue
-        if frame.size is not None:
-            check_mask_size(frame.where, frame.size, file_of_frame(images, t), source_size)
-        classes[t] = 0
-        for region in frame.regions(source_size):
+        own_size = frame.size or source_size
+        check_mask_size(frame.where, own_size, file_of_frame(images, t), source_size, may_be_scaled=True)
+        if own_size != source_size:
+            mask_size = mask_size or own_size
+        classes_HW, objects_HW = np.zeros(own_size, np.uint8), np.zeros(own_size, np.int64)
+        for region in frame.regions(own_size):
             class_id = names.id_of(region.class_name, frame.where)
-            classes[t][region.mask_HW] = class_id
+            classes_HW[region.mask_HW] = class_id
             painted = 0
             if instances and class_id not in (0, IGNORE):
                 assert region.instance is not None  # checked by `listing`
                 class_of[region.instance] = class_id
                 painted = 1 + region.instance  # 0 is "no object" in the map, but an object may have the number 0
-            objects[t][region.mask_HW] = painted
+            objects_HW[region.mask_HW] = painted
+        classes[t], objects[t] = (resize_masks(one[None], *source_size)[0] for one in (classes_HW, objects_HW))
     if not instances or None in labels:
-        return Arrays(frames, {MASK: classes}, source_size=source_size)
+        return Arrays(frames, {MASK: classes}, source_size=source_size, mask_size=mask_size)
     painted_N = np.unique(np.append(0, objects))
     numbers = (painted_N[1:] - 1).tolist()
     new_numbers = instance_ids(numbers)
     ids = np.array([0, *new_numbers], np.uint16)[np.searchsorted(painted_N, objects)]
     class_of_new = {new: class_of[number] for number, new in zip(numbers, new_numbers, strict=True)}
-    return Arrays(frames, {MASK: classes, OBJECTS: ids}, {OBJECTS: class_of_new}, source_size)
+    return Arrays(frames, {MASK: classes, OBJECTS: ids}, {OBJECTS: class_of_new}, source_size, mask_size)

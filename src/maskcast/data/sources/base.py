@@ -26,12 +26,24 @@ class Arrays:
         objects: for each label map of kind instances, the class id of each instance id.
         source_size: (height, width) that frames had before they were resized, which masks still have; None if
             frames were not resized.
+        mask_size: (height, width) of the first mask that was resized to ``source_size``; None if none was.
     """
 
     frames: np.ndarray | None
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     objects: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     source_size: tuple[int, int] | None = None
+    mask_size: tuple[int, int] | None = None
+
+    def mask_note(self, clip_id: str) -> str:
+        """Returns a line about masks that were resized to their frames; empty without any."""
+        if self.mask_size is None:
+            return ""
+        return (
+            f"masks of clip {clip_id!r} are {self.mask_size[1]}x{self.mask_size[0]} (width x height), a size "
+            "other than its frames' and of the same aspect ratio: masks are resized to their frames by nearest "
+            "neighbour"
+        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from maskcast.data.images import Size, check_mask_size
+from maskcast.data.images import Size, check_mask_size, resize_masks
 from maskcast.data.masks.choice import Encoding, choose_rule
 from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding
 from maskcast.data.masks.rules import MaskRule, has_colours, value_table
@@ -225,7 +225,8 @@ def load_window(
 ) -> Arrays:
     """Reads one window and its masks: the images of a folder, or the frames `window` of a video.
 
-    Frames are resized to ``size``, if it is given; masks keep the size of their files.
+    Frames are resized to ``size``, if it is given; masks have the size that frames
+    have in their files, to which those of another size and the same aspect ratio are resized.
 
     With ``instances``, mask values are object ids, too, if each frame has a mask. If values exceed 16 bits, the
     objects are numbered 1, 2, ... in the window instead.
@@ -239,18 +240,24 @@ def load_window(
         return Arrays(frames, source_size=source_size)
     shape = len(frames), *source_size
     labels, objects = np.full(shape, IGNORE, np.uint8), np.zeros(shape, np.int32)
+    mask_size: Size | None = None
     for index, path in enumerate(masks):
         if path is None:
             continue
         label, values = rule.read_objects(path)
-        check_mask_size(path, label.shape, file_of_frame(images, index), source_size)
+        check_mask_size(path, label.shape, file_of_frame(images, index), source_size, may_be_scaled=True)
+        if label.shape != source_size:
+            mask_size = mask_size or label.shape
+            label, values = (resize_masks(one[None], *source_size)[0] for one in (label, values))
         labels[index], objects[index] = label, np.where((label > 0) & (label != IGNORE), values, 0)
     if not instances or None in masks:
-        return Arrays(frames, {MASK: labels}, source_size=source_size)
+        return Arrays(frames, {MASK: labels}, source_size=source_size, mask_size=mask_size)
     ids, first = np.unique(objects, return_index=True)
     class_of = dict(zip(ids.tolist(), labels.ravel()[first].tolist(), strict=True))
     class_of.pop(0, None)
     if ids[-1] > np.iinfo(np.uint16).max:
         objects = np.searchsorted(np.union1d([0], ids), objects).astype(np.int32)
         class_of = dict(enumerate(class_of.values(), 1))
-    return Arrays(frames, {MASK: labels, OBJECTS: objects.astype(np.uint16)}, {OBJECTS: class_of}, source_size)
+    return Arrays(
+        frames, {MASK: labels, OBJECTS: objects.astype(np.uint16)}, {OBJECTS: class_of}, source_size, mask_size
+    )
