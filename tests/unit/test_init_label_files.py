@@ -596,6 +596,17 @@ UNREAD: dict[str, tuple[str, str, str]] = {  # of a sequence: file, what it hold
         '"all_points_x": [1], "all_points_y": [1]}, "region_attributes": {}}], "file_attributes": {}}}',
         "via_region_data.json is VIA's, and is not read: export its labels as COCO, put it beside the frames",
     ),
+    "VIA's CSV": (
+        "via_export_csv.csv",
+        "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes\n"
+        '0000.png,9,"{}",1,0,"{""name"":""polygon"",""all_points_x"":[1],""all_points_y"":[1]}","{}"\n',
+        "via_export_csv.csv is VIA's, and is not read: export its labels as COCO, put it beside the frames",
+    ),
+    "Kaggle's run lengths": (
+        "train.csv",
+        "ImageId,EncodedPixels,ClassId\n0000.png,1 3 10 5,1\n",
+        "train.csv is a table of run lengths, as in competitions of Kaggle, .* PNG masks with the names of their",
+    ),
     "Supervisely": (
         "ann/0000.png.json",
         '{"description": "", "size": {"height": 9, "width": 9}, "objects": [{"classTitle": "car", "geometryType": '
@@ -621,6 +632,8 @@ def test_files_of_labels_that_are_not_read_are_said(form: str, tmp_path: Path) -
     for n in range(2):
         write_images(tmp_path / f"street{n}", frames_of(n, LENGTH)[0], "{:04d}.png")
     (tmp_path / "notes.txt").write_text("1 2 3 4 5\n")  # of no image
+    (tmp_path / "a.csv").write_text("frame,weather\n0000.png,sun\n")
+    (tmp_path / "a_submission.csv").write_text("ImageId,EncodedPixels\n0000.png,1 1\n")
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
     path.write_text(content)

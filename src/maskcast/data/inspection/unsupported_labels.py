@@ -8,9 +8,10 @@ from maskcast.data.archives.unpack import is_archive
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
-from maskcast.reading import LFS_POINTER, is_lfs_pointer, read_file, read_text
+from maskcast.reading import LFS_POINTER, decode_text, is_lfs_pointer, open_file, read_file, read_text
 
 REMEDY = "put it beside the frames and run init again"
+VIA = "is VIA's, and is not read: export its labels as COCO"
 JSON_FORMATS = {  # byte strings that all files of a format contain: message with remedy
     (b'"annotation_id"', b'"original_width"'): "is Label Studio's JSON-MIN, and is not read: export its JSON",
     (b'"classTitle"', b'"geometryType"'): "and others like it are Supervisely's, and are not read: export its "
@@ -20,7 +21,7 @@ JSON_FORMATS = {  # byte strings that all files of a format contain: message wit
         b'"labels"',
     ): "and others like it are Scalabel's, as BDD100K's polygons and rles are, and are "
     "not read: take the masks of the same frames (bitmasks)",
-    (b'"shape_attributes"', b'"region_attributes"'): "is VIA's, and is not read: export its labels as COCO",
+    (b'"shape_attributes"', b'"region_attributes"'): VIA,
     (b'"item"', b'"slot_names"'): "and others like it are V7's, and are not read: export its labels as COCO",
     (
         b'"predicted_iou"',
@@ -36,6 +37,12 @@ YOLO_BOXES = (
     "export them as COCO"
 )
 MOTS = "is MOTS' text of run lengths, and is not read: take its images of the same masks (instances)"
+KAGGLE = (
+    "is a table of run lengths, as in competitions of Kaggle, and is not read: write them as PNG masks with the "
+    "names of their frames"
+)
+RUN_LENGTHS = {"encodedpixels", "encodedmask", "rle", "rlemask", "maskrle"}  # names of columns
+MAX_HEADER = 4096  # bytes of a table that are read
 OTHER = (
     "seems to hold outlines or masks in a format that is not read: export COCO from the tool that wrote it, or "
     "masks as PNG with the names of their frames"
@@ -66,6 +73,8 @@ def unsupported_labels(raw: Path) -> Iterator[tuple[Path, str]]:
                 what = LFS_POINTER
             case ".json" | ".ndjson" | ".jsonl" | ".xml":
                 what = _json_text(path)
+            case ".csv":
+                what = _csv_text(path)
             case ".txt":
                 what = _yolo_text(path, stems) or _mots_text(path)
             case ".zip" if is_archive(path):
@@ -78,6 +87,19 @@ def find_panoptic_file(raw: Path) -> str | None:
     """Returns the first file below a folder that maps colours to segments, or None."""
     found = (path for path in list_files(raw, ".json") if b'"segments_info"' in read_file(path))
     return next((path.relative_to(raw).as_posix() for path in found), None)
+
+
+def _csv_text(path: Path) -> str | None:
+    """Returns a text on a table of outlines or run lengths, by its header; submissions of Kaggle are no labels."""
+    with open_file(path, "table", "export it again") as file:
+        head, _ = decode_text(file.read(MAX_HEADER))
+    columns = {
+        cell.strip(' "').lower().replace("_", "")
+        for cell in re.split("[,;\t]", head.splitlines()[0] if head else "")
+    }
+    if "regionshapeattributes" in columns:
+        return VIA
+    return KAGGLE if columns & RUN_LENGTHS and "submission" not in path.stem.lower() else None
 
 
 def _json_text(path: Path) -> str | None:
