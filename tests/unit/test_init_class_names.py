@@ -189,12 +189,10 @@ def test_colours_that_a_list_lacks_are_said(tmp_path: Path) -> None:
     )
 
 
-def test_colours_of_pascal_voc_are_no_soft_edges(tmp_path: Path) -> None:
-    colours = [(r, g, b) for r in (0, 64, 128, 192) for g in (0, 64, 128, 192) for b in (0, 128)]
-    for k, colour in enumerate(colours):
+def test_colours_of_classes_on_a_line_are_no_soft_edges(tmp_path: Path) -> None:
+    for k, red in enumerate(range(248, 24, -8)):  # each mixes black and the first
         mask = np.zeros((8, 8, 3), np.uint8)
-        mask[2:6, 2:6] = colour
-        mask[0] = colours[(7 * k + 5) % len(colours)]
+        mask[2:6, 2:6] = (red, 0, 0)
         write_images(tmp_path, mask[None], "{:04d}.png", k)
     assert edge_colours(survey_masks(sorted(tmp_path.iterdir()), 255)) == []
 
