@@ -98,7 +98,9 @@ def test_labels_are_enough_without_a_masker(
     """As docs/forecasting.md says: the clips are their own masks, and those without labels are left out."""
     clips = dict.fromkeys(("clips", "masks", "masker"), stores["clips"])
     pretrain(clips, tmp_path / "pretrained")
-    assert "3 clips to train on\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "3 clips to train on\n" in said
+    assert "keeps the epoch with the best jaccard, the mean of jaccard_last and jaccard_mean\n" in said
     models = {"pretrained": tmp_path / "pretrained", "forecaster": tmp_path / "forecaster"}
     run_stage("finetune_forecaster", {"training": TRAINING}, **clips, **models, metrics=tmp_path / "tuned.json")
     outputs = {"metrics": tmp_path / "evaluate.json", "report": tmp_path / "report"}

@@ -1,6 +1,7 @@
 """Prediction: forecasts of hidden clips, in the forms that people want."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from tests.conftest import moving_squares, write_store
 
+from maskcast import progress
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.masks.colours import palette
@@ -43,6 +45,19 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     save_model(tmp_path / "forecaster", config.build(3), config, num_classes=3, meta={})
     save_masker(tmp_path / "masker", unet.build(single_map(CLASSES)), unet, {})
     return {name: tmp_path / name for name in ("clips", "masks", "masker", "forecaster")}
+
+
+def test_progress_is_told_in_batches(
+    tmp_path: Path,
+    inputs: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", -1.0)
+    run_stage("predict", {"batch_size": 2}, **inputs, predictions=tmp_path / "out")
+    first, second = re.findall(r"predicting batches: .*", capsys.readouterr().err)
+    assert re.fullmatch(r"predicting batches: 0/2 \(\d+ s\)", first)  # no rate of nothing
+    assert re.fullmatch(r"predicting batches: 1/2 \(\d+ s, \S+/s\)", second)
 
 
 def test_forecasts_come_as_a_store_in_numeric_order(tmp_path: Path, inputs: dict[str, Path]) -> None:
