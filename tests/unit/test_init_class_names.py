@@ -187,6 +187,9 @@ def test_colours_that_a_list_lacks_are_said(tmp_path: Path) -> None:
     assert (
         "labelmap.txt lacks 1 colour of the masks (#096309), so it is not used: add them to it" in found.warnings
     )
+    (tmp_path / "more_labels.txt").write_text("0 0 0 background\n255 0 0 car\n0 0 255 person\n9 99 9 tree\n")
+    found = inspect_folder(tmp_path)
+    assert found.source["classes"] == [*NAMES, "tree"] and found.warnings == []
 
 
 def test_colours_of_classes_on_a_line_are_no_soft_edges(tmp_path: Path) -> None:

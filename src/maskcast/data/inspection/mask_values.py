@@ -75,13 +75,17 @@ def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFi
 
 def _named_source(raw: Path, found: Findings, mask: Path, survey: MaskSurvey) -> tuple[dict[str, Any], str] | None:
     """Returns keys with class names for a source, and where they come from; None if nothing has them."""
+    unused: list[str] = []
     for listed in class_lists(raw):
         keys = source_with_list(found.source, listed.classes, survey)
-        if lacking := unlisted_colours(found.source, listed.classes, survey):
-            what = f"{listed.place} lacks {pluralize(len(lacking), 'colour')} of the masks"
-            does = "it is not used: add them to it" if keys is None else "these are no label"
-            found.warnings.append(f"{what} ({survey.format_values(lacking)}), so {does}")
+        lacking = unlisted_colours(found.source, listed.classes, survey) or []
+        lacks = f"{listed.place} lacks {pluralize(len(lacking), 'colour')} of the masks"
+        lacks += f" ({survey.format_values(lacking)})"
+        if lacking and keys is None:
+            unused.append(f"{lacks}, so it is not used: add them to it")
         if keys is not None:
+            if lacking:
+                found.warnings.append(f"{lacks}, so these are no label")
             if lacks_background(keys, survey):
                 found.warnings.append(
                     f"{listed.place} calls 0 {keys['classes'][0]!r}, which has {survey.share([0]):.0%} of the "
@@ -92,6 +96,7 @@ def _named_source(raw: Path, found: Findings, mask: Path, survey: MaskSurvey) ->
                     f"{listed.place} is not UTF-8, so it is read as {WINDOWS}: check its accents"
                 )
             return keys, listed.place
+    found.warnings += unused
     return source_of_known_dataset(found.source, mask, survey)
 
 
