@@ -32,6 +32,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from maskcast.errors import MaskcastError, one_line_errors
+
 if TYPE_CHECKING:
     from _gpu.data import Sizes
     from _gpu.table import Row
@@ -67,6 +69,8 @@ def lead(args: argparse.Namespace) -> None:
     from _gpu.measure import CARD
     from _gpu.table import Table
 
+    if not CARD and not args.toy:
+        raise MaskcastError("no GPU that PyTorch can use; use --toy for small sizes on the CPU")
     table = Table(args.out)
     if not CARD:
         print("No card here: figures are of the CPU, and say nothing of a GPU.")
@@ -184,4 +188,5 @@ def _on_timeout(number: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from _common import ROOT, positive_int, print_table
+from maskcast.errors import one_line_errors
 
 # Python runs this first in the component's process; it imports torch early, to time that separately.
 PROBE = """
@@ -111,4 +112,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from _common import positive_int
+from _common import commit, positive_int
 from maskcast.errors import one_line_errors
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import MaskLoss
@@ -137,9 +137,8 @@ def main() -> None:
             worst = (our_gradient - gradient).abs().max() / gradient.abs().max()
             difference[name] = abs(our_value - value) / value, worst.item()
 
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     size = "x".join(map(str, shape))
-    print(f"logits {size} fp32, {args.threads} thread(s), {args.rounds} rounds, commit {git.stdout.strip()}\n")
+    print(f"logits {size} fp32, {args.threads} thread(s), {args.rounds} rounds, commit {commit()}\n")
     print("| loss | plain ms | ours ms | speed-up | plain MiB | ours MiB | memory | value diff | gradient diff |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in args.losses:

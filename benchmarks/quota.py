@@ -10,6 +10,7 @@ cgroup takes root and a writable /sys/fs/cgroup.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from _common import positive_int, print_table
+from maskcast.errors import one_line_errors
 
 PERIOD_US = 100_000
 CGROUP = Path("/sys/fs/cgroup")
@@ -78,6 +80,8 @@ def main() -> None:
     parser.add_argument("--steps", type=positive_int, default=20, help="of each training (default: %(default)s)")
     parser.add_argument("--rounds", type=positive_int, default=3, help="default: %(default)s")
     args = parser.parse_args()
+    if not 0.01 <= args.quota < math.inf:
+        parser.error(f"--quota {args.quota:g}: give processors, from 0.01 on")
     speeds: dict[str, list[float]] = {}
     with group(args.quota) as procs:
         for _ in range(args.rounds):
@@ -91,4 +95,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

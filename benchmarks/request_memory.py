@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from _common import positive_int, print_table, write_untrained
+from maskcast.errors import one_line_errors
 
 ADDRESSES = {"masker": "masker", "pipeline": "maskcast"}  # in the folder from `write_untrained`
 PIECES, WHOLE = "in pieces", "all at once"
@@ -91,4 +92,5 @@ def requests(model: Path, clip: Path, forms: list[str]) -> list[tuple[float, str
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

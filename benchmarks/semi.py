@@ -80,6 +80,11 @@ def main() -> None:
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--rounds", type=positive_int, default=7)
     args = parser.parse_args()
+    for flag, least in (("labelled", 2), ("unlabelled", 4)):
+        if (size := getattr(args, flag)) < least or size % 2:
+            parser.error(
+                f"--{flag} {size}: give an even number from {least} on, as unlabelled frames come in pairs"
+            )
     torch.set_num_threads(1)
 
     def semi(size: int, **settings: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import torch
 from _common import ROOT, positive_int, print_table
 from maskcast.data.sources.clevrer import read_motion
 from maskcast.data.sources.cutting import windows_in
-from maskcast.errors import one_line_errors
+from maskcast.errors import MaskcastError, one_line_errors
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
@@ -59,6 +59,8 @@ def seven_videos(group: int, stride: int) -> np.ndarray:
 def real_scores(stride: int) -> np.ndarray:
     folder = Path(os.environ.get("MASKCAST_SHARED_DATA", ROOT / "../shared/data")) / "clevrer"
     annotations = sorted(folder.rglob("annotation_*.json"))
+    if not annotations:
+        raise MaskcastError(f"{folder}: no annotation_*.json; set MASKCAST_SHARED_DATA to a folder with clevrer/")
     return scores((clip for path in annotations for clip in windows(read_motion(path), stride)), stride)
 
 
@@ -84,7 +86,9 @@ def main() -> None:
         real, simulated = real_scores(stride), scores(clips, stride)
         sets = np.array([seven_videos(group, stride) for group in range(options.groups)])
         for k, name in enumerate(("copy last mask", "constant velocity", "rigid bodies")):
-            spread = f"{sets[:, k].mean():.3f} ± {sets[:, k].std(ddof=1):.3f}"
+            spread = f"{sets[:, k].mean():.3f}"
+            if len(sets) > 1:
+                spread += f" ± {sets[:, k].std(ddof=1):.3f}"
             rows.append((stride, name, f"{real[k]:.3f}", f"{simulated[k]:.3f}", spread))
     header = (
         "stride",
@@ -96,7 +100,7 @@ def main() -> None:
     print_table("Macro Jaccard at frame 22", header, rows)
     with ProcessPoolExecutor(2, initializer=exit_with_parent) as pool:
         speeds = [
-            ("frames and masks", f"{clips_per_minute(True, options.clips // 3, pool):.0f}"),
+            ("frames and masks", f"{clips_per_minute(True, max(1, options.clips // 3), pool):.0f}"),
             ("masks only", f"{clips_per_minute(False, options.clips * 2, pool):.0f}"),
         ]
     print_table("22 frames at 160x240, two processes", ("clips of", "clips a minute"), speeds)

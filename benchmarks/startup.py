@@ -21,6 +21,7 @@ from pathlib import Path
 import yaml
 
 from _common import ROOT, positive_int, print_table
+from maskcast.errors import one_line_errors
 
 SOURCE = {"layout": "synthetic", "train": 1, "val": 1, "unlabeled": 0, "hidden": 0}
 PARAMS = {
@@ -83,6 +84,8 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="another working tree of this project")
     parser.add_argument("--rounds", type=positive_int, default=5)
     args = parser.parse_args()
+    if args.base is not None and not (args.base / "src/maskcast").is_dir():
+        parser.error(f"--base {args.base}: has no src/maskcast; give another working tree of this project")
     trees = {"here": ROOT} if args.base is None else {"base": args.base.resolve(), "here": ROOT}
     rows = []
     with tempfile.TemporaryDirectory() as place:
@@ -101,4 +104,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

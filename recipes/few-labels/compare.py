@@ -23,6 +23,7 @@ import yaml
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import one_line_errors
 from maskcast.evaluation.probe import probe
+from maskcast.installation import commit
 from maskcast.locks import temporary_change
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised
@@ -105,9 +106,7 @@ def print_table(
     print(f"| masker on 15 labelled clips, Jaccard, mean of seeds {', '.join(map(str, seeds))} | {means} |")
     print(f"| lowest to highest | {spans} |")
     digest = ClipStore(HERE / "data/clips").digest
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, cwd=HERE, check=True, capture_output=True, text=True).stdout.strip()
-    print(f"\npretraining {few['train_seconds'] / 60:.1f} minutes; clips {digest}, commit {commit}")
+    print(f"\npretraining {few['train_seconds'] / 60:.1f} minutes; clips {digest}, commit {commit() or 'unknown'}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--trust", action="store_true", help="unpickle it, which may run code")
     args = parser.parse_args()
+    if not args.source.is_file():
+        parser.error(f"{args.source}: no such file; give a list or a table as .pt")
     content = torch.load(args.source, weights_only=False) if args.trust else load_pt(args.source)
     partial = args.out.with_name(args.out.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:

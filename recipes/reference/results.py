@@ -22,6 +22,7 @@ import yaml
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import one_line_errors
+from maskcast.installation import commit
 from maskcast.locks import temporary_change
 from maskcast.params import deep_merge, load_params_file
 
@@ -133,12 +134,7 @@ def print_table(scores: dict[str, list[dict[str, float]]], seeds: Sequence[int])
         if values:
             print(f"| {label} | {statistics.mean(values):.3f} | {min(values):.3f} to {max(values):.3f} |")
     clips = ClipStore(HERE / "data/clips").digest
-    print(f"\nclips {clips}, commit {git('rev-parse', '--short', 'HEAD')}")
-
-
-def git(*words: str) -> str:
-    """Returns Git's output."""
-    return subprocess.run(["git", *words], cwd=HERE, check=True, capture_output=True, text=True).stdout.strip()
+    print(f"\nclips {clips}, commit {commit() or 'unknown'}")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ TOY: dict[str, list[str]] = {
     "serving": ["--rounds", "1"],
     "slotformer": ["simulated", "--clips", "2", "--step", "16", "--size", "32", "48"],
     "startup": ["--rounds", "1"],
-    "simulator": ["--clips", "3", "--groups", "2", "--strides", "5"],
+    "simulator": ["--clips", "1", "--groups", "1", "--strides", "5"],
     "streaming": ["--rounds", "1", "--frames", "6", "12", "--size", "32", "48", "--base", "unet"],
     "video_length": ["--rounds", "1", "--frames", "12", "30"],
 }
@@ -113,6 +113,9 @@ WRONG = {
     "forecast_losses": (["simulated", "--stride", "0"], "--stride: '0': give a whole number from 1 on"),
     "forecasting": ([".", "--values", "nowhere.yaml"], "nowhere.yaml: no such file of values"),
     "label_suggestions": (["--budgets", "20", "10"], "--budgets 20 10: give them ascending, each once"),
+    "quota": (["--quota", "0"], "--quota 0: give processors, from 0.01 on"),
+    "semi": (["--unlabelled", "5"], "--unlabelled 5: give an even number from 4 on"),
+    "startup": (["--base", "nowhere"], "--base nowhere: has no src/maskcast; give another working tree"),
 }
 
 
@@ -171,6 +174,7 @@ def test_it_measures_at_toy_size(
         run(monkeypatch, name, *TOY[name])
     said = capfd.readouterr().out
     assert "commit " in said
+    assert name != "simulator" or ("nan" not in said and re.search(r"frames and masks\W+[1-9]", said))
     assert name not in PEERS or (PEERS[name] in said and "(equal)" in said)
 
 
@@ -203,6 +207,13 @@ def test_without_a_card_that_is_said_and_all_models_step(
     stepped = [row for row in rows if row["part"] == "steps" and row["batch"]]
     assert len(stepped) == 7 and all(float(row["per_s"]) > 0 and float(row["tflop_s"]) > 0 for row in stepped)
     assert [row["note"] for row in rows if row["part"] == "graphs"] == ["RuntimeError: no card"] * 7
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a card")
+def test_without_a_card_full_sizes_are_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "gpu", "--out", "gpu")
+    assert ended.value.code == "error: no GPU that PyTorch can use; use --toy for small sizes on the CPU"
 
 
 def test_the_longest_kernels_of_a_step_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,9 @@ def test_lists_become_json_lines_and_run_code_only_when_trusted(
     assert lines == [entry | {"bbox": [1.0, 2.0, 3.0, 4.0]}] * 2
     with pytest.raises(SystemExit, match="loading it could run code"):
         run(monkeypatch, "list_to_jsonl.py", tmp_path / "code.pt", tmp_path / "code.jsonl")
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "list_to_jsonl.py", "none.pt", tmp_path / "none.jsonl")
+    assert capsys.readouterr().err.endswith("error: none.pt: no such file; give a list or a table as .pt\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["code.pt", "list.jsonl", "list.pt"]
 
 
