@@ -22,7 +22,7 @@ from maskcast.data.video_files.frames import read_video
 from maskcast.errors import one_line_errors
 from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.registry.loading import LoadedPipeline, download, load_pipeline
-from maskcast.registry.store import Registry
+from maskcast.registry.store import Registry, Version
 from maskcast.simulator.scenes import simulate_clip
 from maskcast.writing import write_json
 
@@ -38,21 +38,31 @@ def main() -> None:
     parser.add_argument("--name", default="maskcast", help="the registered model (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=SAMPLES, help="default: src/maskcast/samples")
     args = parser.parse_args()
-    pipeline, clip = args.output / "pipeline", args.output / "sample.mp4"
-    args.output.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(pipeline, ignore_errors=True)
     registry = Registry(args.name)
-    with tempfile.TemporaryDirectory() as scratch:
-        shutil.copytree(download(registry, registry.find(args.version), Path(scratch)), pipeline)
+    version = registry.find(args.version)
+    args.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.output) as scratch:
+        made = Path(scratch, "made")  # the old sample stays until this one is whole
+        scores = make(registry, version, Path(scratch), made)
+        shutil.rmtree(args.output / "pipeline", ignore_errors=True)
+        for part in made.iterdir():
+            part.replace(args.output / part.name)
+    print(f"{args.output}: {json.dumps(scores)}")
+
+
+def make(registry: Registry, version: Version, scratch: Path, output: Path) -> dict[str, float]:
+    """Writes pipeline, clip and scores into a new folder; returns the scores."""
+    pipeline, clip = output / "pipeline", output / "sample.mp4"
+    shutil.copytree(download(registry, version, scratch), pipeline)
     loaded = load_pipeline(str(pipeline))
     stride, seen = loaded.about.frame_stride or 1, loaded.about.context_frames
     frames = (seen - 1) * stride + 1
     video, _ = simulate_clip(SEED, frames=span(loaded), stride=1, height=HEIGHT, width=WIDTH, keep=frames)
     assert video is not None
     write_video(clip, video)
-    scores = {"seed": SEED, "frames": frames, **sample_scores(loaded, clip, SEED)}
-    write_json(args.output / "sample.json", scores)
-    print(f"{args.output}: {json.dumps(scores)}")
+    scores: dict[str, float] = {"seed": SEED, "frames": frames, **sample_scores(loaded, clip, SEED)}
+    write_json(output / "sample.json", scores)
+    return scores
 
 
 def write_video(path: Path, frames_THWC: np.ndarray) -> None:

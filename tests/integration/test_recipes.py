@@ -294,6 +294,16 @@ def test_the_masker_of_real_frames_is_scored_in_four_ways(
     with pytest.raises(SystemExit):
         run(monkeypatch, folder / "real_frames.py", "--values", "unlabeled.yaml")
     assert "unlabeled.yaml needs real videos: give --clevrer" in capfd.readouterr().err
+    wrong = {
+        "--forecasters nowhere": "--forecasters are scored on real videos: give --clevrer",
+        "--clevrer nowhere": "--clevrer nowhere: folder not found; use that of CLEVRER's release",
+        "--clevrer . --forecasters nowhere": "nowhere/config.json: no such model",
+        "--values windows.yaml": "windows.yaml: section 'train_masker' is missing",
+    }
+    for words, said in wrong.items():
+        with pytest.raises(SystemExit) as ended:
+            run(monkeypatch, folder / "real_frames.py", *words.split())
+        assert said in f"{ended.value.code}{capfd.readouterr().err}"
     assert (folder / "params.yaml").read_text() == before
 
 
@@ -307,6 +317,11 @@ def test_the_sample_is_made_of_a_registered_pipeline(
     assert str(scores["jaccard_mean"]) in capfd.readouterr().out
     assert scores["frames"] == count_frames(tmp_path / "samples/sample.mp4") == 51  # 11 of them, 5 apart, are seen
     assert load_pipeline(str(tmp_path / "samples/pipeline")).about.frame_stride == 5
+    made = sorted((tmp_path / "samples").iterdir())
+    with pytest.raises(SystemExit, match="error: "):
+        run(monkeypatch, ROOT / "recipes/sample/make.py", "99", "--output", tmp_path / "samples")
+    assert [path.name for path in made] == ["pipeline", "sample.json", "sample.mp4"]
+    assert sorted((tmp_path / "samples").iterdir()) == made  # no version that there is, so the old sample stays
 
 
 def test_kinds_of_memory_are_compared_with_their_base(
