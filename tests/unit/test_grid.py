@@ -1,6 +1,7 @@
 """Grids of variants: the file, what runs once and what for each, Kubeflow's loop, and variants that fail."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -244,7 +245,42 @@ def test_a_stage_that_two_variants_share_runs_for_one_after_the_other(tmp_path: 
     """Else one would find the other's checkpoints locked, and be recorded as failed."""
     environment = os.environ | {"MASKCAST_GRID": "1", "MASKCAST_RESUME_DIR": str(tmp_path / "new/resume")}
     running = [
-        subprocess.Popen([sys.executable, "-c", EQUAL, *names], cwd=tmp_path, env=environment)
+        subprocess.Popen(
+            [sys.executable, "-c", EQUAL, *names], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for names in (("a", "b"), ("b", "a"))
+    ]
+    said = "".join(each.communicate(timeout=120)[0] for each in running)
+    assert [each.returncode for each in running] == [0, 0]
+    assert re.fullmatch(r"train_masker: waits for a variant with equal params and inputs \(process .*\)\n", said)
+
+
+OF_TWO_RUNS = """
+import sys, time
+from pathlib import Path
+from maskcast.runner.variants import run_variant
+
+name, other = sys.argv[1:]
+
+def work():
+    Path(f"{name} begins").touch()
+    end = time.monotonic() + 60
+    while not Path(f"{other} begins").exists():
+        assert time.monotonic() < end, "the other run waits for this one"
+        time.sleep(0.01)
+    return {"done": 1.0}
+
+assert run_variant(work, "train_masker", {}, [], [Path(name)]) == {"done": 1.0}
+"""
+
+
+def test_variants_of_two_runs_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """Their checkpoints lie in folders of their runs."""
+    environment = os.environ | {"MASKCAST_GRID": "1", "MASKCAST_RESUME_DIR": str(tmp_path / "resume")}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", OF_TWO_RUNS, *names], cwd=tmp_path, env=environment | {"KFP_RUN_ID": names[0]}
+        )
         for names in (("a", "b"), ("b", "a"))
     ]
     assert [each.wait(120) for each in running] == [0, 0]

@@ -7,15 +7,15 @@ and `evaluate-many` reports it. ``MASKCAST_GRID`` enables this.
 import json
 import os
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from maskcast.digest import digest_json
 from maskcast.errors import MaskcastError, one_line
-from maskcast.locks import exclusive_lock
+from maskcast.locks import LockedError, exclusive_lock
 from maskcast.runner.outputs import remove
 
 GRID = "MASKCAST_GRID"
@@ -46,8 +46,8 @@ def run_variant(
     Args:
         work: runs the stage.
         name: its name in the pipeline.
-        params: its params. Checkpoints of variants are distinguished by params and inputs only: the same stage of
-            two variants waits for the other one.
+        params: its params. Within a Kubeflow run, checkpoints of variants are distinguished by params and inputs
+            only: the same stage of two variants waits for the other one.
         inputs: its inputs, which differ if a variant changes an earlier stage.
         outputs: its outputs, to which an error is written.
     """
@@ -58,8 +58,7 @@ def run_variant(
                 if RESUME in os.environ:
                     folder = Path(os.environ[RESUME], digest_json([params, *map(str, inputs)], 16))
                     with suppress(OSError):  # the stage itself reports a volume that it cannot write to
-                        folder.parent.mkdir(parents=True, exist_ok=True)
-                        stack.enter_context(exclusive_lock(folder, blocking=True))
+                        stack.enter_context(_turn(name, folder / os.environ.get("KFP_RUN_ID", "")))
                     stack.enter_context(patch.dict(os.environ, {RESUME: str(folder)}))
                 return work()
         except Exception as failed:
@@ -72,3 +71,16 @@ def run_variant(
         out.mkdir(parents=True)
         (out / FAILED).write_text(json.dumps({"error": error}), encoding="utf-8")
     return {}
+
+
+@contextmanager
+def _turn(name: str, checkpoints: Path) -> Iterator[None]:
+    """A context in which no other variant uses these checkpoints of a stage; it says when it waits for one."""
+    checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive_lock(checkpoints))
+        except LockedError as locked:
+            print(f"{name}: waits for a variant with equal params and inputs ({locked.holder})", flush=True)
+            stack.enter_context(exclusive_lock(checkpoints, blocking=True))
+        yield
