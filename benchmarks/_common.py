@@ -10,14 +10,13 @@ import random
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from maskcast.reading import parsing, read_json
 from maskcast.report.tables import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,14 +27,6 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 on")
     return int(text)
-
-
-def read_record(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Returns these keys from the record of a finished run, which is then not repeated."""
-    remedy = "remove it, and its run is made again"
-    record = read_json(path, "record of a run", remedy)
-    with parsing(path, "a record of a run", remedy):
-        return {key: record[key] for key in keys}
 
 
 def time_interleaved(
@@ -140,6 +131,11 @@ def write_untrained(
     write_bundle(folder / "maskcast/data", about, {name: folder / name for name in ("masker", "forecaster")})
     shapes = ((-1, -1, -1, -1, 3), (-1, horizon, -1, -1))
     write_artifact(folder / "maskcast", "", np.zeros((1, seen, 16, 24, 3), np.uint8), shapes)
+
+
+def commits(runs: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the commits at which runs were made, of which some may be of earlier calls."""
+    return ", ".join(sorted({run["commit"] for run in runs}))
 
 
 def commit() -> str:

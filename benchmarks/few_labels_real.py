@@ -6,7 +6,8 @@ DATA holds davis2016_val/, camvid/ and hands_hgr1/; few_labels_real.yaml says ho
 trained. The seed draws which frames keep their labels, too. Arms train for about as long, but where their name
 says otherwise. Scores are macro Jaccard, absent classes left out, of the last weights or their running average: of
 the split val, which lies after all that is learnt from, and of the frames between, those of the split train that
-lost their labels. What is in FOLDER already is not made again; the tables and FOLDER/results.csv hold all of it.
+lost their labels. What is in FOLDER already, made with the same values, is not made again; the tables and
+FOLDER/results.csv hold all of it.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from _common import commit, positive_int, read_record
+from _common import commit, commits, positive_int
 from maskcast.data.clip_store.frame_index import FrameIndex
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
@@ -33,6 +38,7 @@ from maskcast.evaluation.map_scores import counts_of, map_scores, zero_counts
 from maskcast.labels import IGNORE
 from maskcast.params import deep_merge, load_params_file, section, validate
 from maskcast.report.tables import markdown
+from maskcast.runner.reuse import made_once, recalled, record_of
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
 from maskcast.seed import rng
@@ -64,29 +70,56 @@ def main() -> None:
         if unknown := set(names or ()) - values[part].keys():
             raise MaskcastError(f"{flag}: {', '.join(unknown)}: choose among {', '.join(values[part])}")
     for name in args.only or values["sets"]:
-        truth = prepared(args.data / name, args.work / "sets" / name, values["sets"][name])
+        truth = prepared(args, values, name)
         for seed in args.seeds:
             for share in args.shares:
                 for arm in args.arms or values["arms"]:
-                    out = args.work / "runs" / f"{name}_{share}_{arm}_{seed}.json"
-                    if not out.exists():
-                        record = one_run(args.work, truth, values, share, arm, seed)
-                        out.parent.mkdir(parents=True, exist_ok=True)
-                        out.write_text(json.dumps({"set": name, "share": share, "arm": arm} | record) + "\n")
-    records = [read_record(path, RECORD) for path in sorted((args.work / "runs").glob("*.json"))]
+                    made_once(
+                        args.work / "runs" / f"{name}_{share}_{arm}_{seed}.json",
+                        made_of(args, values, name, arm),
+                        partial(one_run, args.work, truth, values, share, arm, seed),
+                    )
+    records = list(all_records(args, values))
     with (args.work / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, RECORD)
+        writer = csv.DictWriter(file, RECORD, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(records)
-    print(f"Macro Jaccard, mean [lowest to highest] of the seeds; commit {commit()}")
+    print(f"Macro Jaccard, mean [lowest to highest] of the seeds; commit {commits(records)}")
     for score, where in (("jaccard", "split val"), ("between", "the frames between")):
         print(f"\n{where}:\n\n{table(records, score)}")
 
 
-def prepared(raw: Path, root: Path, params: Values) -> ClipStore:
+def set_of(args: argparse.Namespace, values: Values, name: str) -> Values:
+    """Returns what the clips of a set are made of."""
+    return {"raw": (args.data / name).resolve(), "params": values["sets"][name]}
+
+
+def made_of(args: argparse.Namespace, values: Values, name: str, arm: str) -> Values:
+    """Returns what a run is made of, but share and seed, which its file names."""
+    return {"set": set_of(args, values, name), "arm": values["arms"][arm]} | {
+        part: values[part] for part in PARTS[2:]
+    }
+
+
+def all_records(args: argparse.Namespace, values: Values) -> Iterator[Record]:
+    """Yields the runs in the folder that were made with these values, of earlier calls, too."""
+    for path in sorted((args.work / "runs").glob("*.json")):
+        for name, arm in product(values["sets"], values["arms"]):
+            if re.fullmatch(rf"{re.escape(name)}_\d+_{re.escape(arm)}_-?\d+", path.stem):
+                record = recalled(path, made_of(args, values, name, arm))
+                if record is not None:
+                    yield {"set": name, "arm": arm} | record
+
+
+def prepared(args: argparse.Namespace, values: Values, name: str) -> ClipStore:
     """Returns a set with all labels, prepared once."""
-    if not root.exists():
-        run_stage("prepare_clips", params, raw=raw, clips=root)
+    root, of = args.work / "sets" / name, set_of(args, values, name)
+    made_once(
+        record_of(root),
+        of,
+        lambda: run_stage("prepare_clips", of["params"], raw=args.data / name, clips=root),
+        root,
+    )
     return ClipStore(root)
 
 
@@ -112,7 +145,8 @@ def one_run(work: Path, truth: ClipStore, values: Values, share: int, arm: str, 
         seconds = time.process_time() - start
         staged("generate_masks", last, clips=clips, masker=masker, masks=folder / "last")
         between = between_labels(truth, ClipStore(clips), ClipStore(folder / "last"))
-    return {"labelled": count, "seed": seed, "jaccard": jaccard, "between": between, "cpu_seconds": seconds}
+    facts = {"share": share, "labelled": count, "seed": seed, "jaccard": jaccard, "between": between}
+    return facts | {"cpu_seconds": seconds, "commit": commit()}
 
 
 def between_labels(truth: ClipStore, partly: ClipStore, masks: ClipStore) -> float:
@@ -136,13 +170,10 @@ def staged(name: str, params: Values, **paths: Path | None) -> dict[str, float]:
 
 def pretrained(work: Path, truth: ClipStore, values: Values) -> Path:
     """Returns the encoder that was pretrained on the frames of the train split, once for all seeds."""
-    out = work / "pretrained" / truth.root.name
-    if not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        metrics = out.with_suffix(".json")
-        run_stage(
-            "pretrain_encoder", values["pretrain_encoder"], unlabeled=truth.root, encoder=out, metrics=metrics
-        )
+    out, params = work / "pretrained" / truth.root.name, values["pretrain_encoder"]
+    paths: Values = {"unlabeled": truth.root, "encoder": out, "metrics": out.with_suffix(".json")}
+    of = {"clips": truth.digest, "params": params}
+    made_once(record_of(out), of, lambda: run_stage("pretrain_encoder", params, **paths), out)
     return out
 
 

@@ -26,6 +26,7 @@ from maskcast.digest import digest_json
 from maskcast.errors import MaskcastError, one_line_errors
 from maskcast.params import load_params_file
 from maskcast.report.tables import markdown
+from maskcast.runner.reuse import Facts, made_once, record_of
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
 
@@ -93,37 +94,26 @@ def one_run(work: Path, values: Mapping[str, Any], name: str, seed: int) -> dict
     return scores
 
 
-def made(stage: str, params: Mapping[str, Any], out: Path, **inputs: Path) -> dict[str, Any]:
+def made(stage: str, params: Mapping[str, Any], out: Path, **inputs: Path) -> Facts:
     """Runs a stage unless `out` exists with the same params and inputs; returns its CPU seconds and commit."""
-    record = record_of(out)
-    what = {"stage": stage, "params": params, "of": {port: made_of(path) for port, path in inputs.items()}}
-    if out.exists() and record.exists():
-        known = json.loads(record.read_text(encoding="utf-8"))
-        if {"of": what["of"]} | known["what"] == what:  # old records have no `of`
-            return known
-    out.parent.mkdir(parents=True, exist_ok=True)
     (port,) = (port.name for port in get_stage(stage).ports if port.direction == "out" and port.name not in PLUS)
     plus = {"metrics": out.with_name(f"{out.name}.json")} if get_stage(stage).tracked else {}
-    start = time.process_time()
-    run_stage(stage, params, name=stage, where=f"forecasting: {out.name}", **inputs, **{port: out}, **plus)
-    spent = time.process_time() - start
-    known = {"what": what, "cpu_seconds": spent, "commit": commit()}
-    record.write_text(json.dumps(known) + "\n", encoding="utf-8")
-    return known
+
+    def make() -> Facts:
+        start = time.process_time()
+        run_stage(stage, params, name=stage, where=f"forecasting: {out.name}", **inputs, **{port: out}, **plus)
+        return {"cpu_seconds": time.process_time() - start, "commit": commit()}
+
+    of = {"stage": stage, "params": params, "inputs": {port: made_of(path) for port, path in inputs.items()}}
+    return made_once(record_of(out), of, make, out, *plus.values())
 
 
-def record_of(out: Path) -> Path:
-    """Returns the file that records how an output was made."""
-    return out.with_name(f"{out.name}.made.json")
-
-
-def made_of(path: Path) -> str | None:
-    """Returns a hash of how an input was made, or None for external data."""
+def made_of(path: Path) -> str:
+    """Returns a hash of how an input was made, or the path of external data."""
     record = record_of(path)
     if not record.exists():
-        return None
-    what = json.loads(record.read_text(encoding="utf-8"))["what"]
-    return digest_json(what, 16)
+        return str(path.resolve())
+    return digest_json(json.loads(record.read_text(encoding="utf-8"))["of"], 16)
 
 
 def results(scores: Scores, values: Mapping[str, Any], work: Path, seeds: list[int]) -> str:

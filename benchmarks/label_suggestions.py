@@ -6,24 +6,27 @@ Simulated clips; a class is the colour of an object, so there are 9 with the bac
 first budget of frames, drawn at random; from then on each method asks for what is missing to the next budget, the
 true masks stand in for the people who correct, and a masker is trained from scratch on all frames labelled so far.
 The score is macro Jaccard over frames of clips that nobody labels, absent classes left out, of the last weights.
-What is in FOLDER already is not made again.
+What is in FOLDER already, made with the same values, is not made again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from _common import commit, positive_int, read_record
+from _common import commit, commits, positive_int
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
@@ -33,6 +36,7 @@ from maskcast.labels import IGNORE, MASK, single_map
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import validate
 from maskcast.report.tables import markdown
+from maskcast.runner.reuse import Facts, made_once, record_of
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
 from maskcast.seed import derive, rng
@@ -40,7 +44,6 @@ from maskcast.simulator.camera import CLASSES, COLORS
 
 SIZE = 48, 72
 CLIP = {"frames": 6, "context": 3, "stride": 15}
-RECORD = ("frames", "jaccard", "cpu_seconds")
 SPACING = 2  # in frames
 Frames = dict[str, list[int]]  # indices of labelled frames, by clip
 
@@ -63,10 +66,11 @@ def main() -> None:
     torch.set_num_threads(1)
     truth = simulated(args)
     runs = {name: [one_run(args, truth, name, seed) for seed in args.seeds] for name in METHODS}
-    rows = [[name, *map(cell, zip(*scores, strict=True))] for name, scores in runs.items()]
+    rows = [[name, *map(cell, zip(*rounds, strict=True))] for name, rounds in runs.items()]
+    trained = [run for each in runs.values() for rounds in each for run in rounds]
     seeds = ", ".join(map(str, args.seeds))
     print(f"Macro Jaccard by labelled frames: mean [lowest to highest] of seeds {seeds}.")
-    print(f"{args.clips} clips, {args.steps} steps of {args.batch} crops, commit {commit()}\n")
+    print(f"{args.clips} clips, {args.steps} steps of {args.batch} crops, commit {commits(trained)}\n")
     print(markdown(["method", *(f"{budget} frames" for budget in args.budgets)], rows))
 
 
@@ -74,9 +78,11 @@ def simulated(args: argparse.Namespace) -> ClipStore:
     """Returns clips with their true masks: `train` to label, `val` for scores."""
     args.work.mkdir(parents=True, exist_ok=True)
     root = args.work / "truth"
-    if not root.exists():
-        source = {"layout": "synthetic", "train": args.clips, "val": args.validation, "unlabeled": 0, **CLIP}
-        params = {"source": source, "height": SIZE[0], "width": SIZE[1], "workers": 1, "seed": 7}
+    source = {"layout": "synthetic", "train": args.clips, "val": args.validation, "unlabeled": 0, **CLIP}
+    params = {"source": source, "height": SIZE[0], "width": SIZE[1], "workers": 1, "seed": 7}
+
+    def make() -> None:
+        shutil.rmtree(root, ignore_errors=True)
         run_stage("prepare_clips", params, raw=args.work, clips=args.work / "simulated")
         store = ClipStore(args.work / "simulated")
         colour_of = np.array([0, *(1 + COLORS.index(name.split()[-1]) for name in CLASSES[1:])], np.uint8)
@@ -85,21 +91,24 @@ def simulated(args: argparse.Namespace) -> ClipStore:
             for clip in store.clips:
                 masks = {MASK: colour_of[store.masks(clip)]}
                 writer.add(clip.id, split=clip.split, kind=clip.kind, frames=store.frames(clip), masks=masks)
+
+    made_once(record_of(root), params, make, root)
     return ClipStore(root)
 
 
-def one_run(args: argparse.Namespace, truth: ClipStore, method: str, seed: int) -> list[float]:
-    """Returns the score for each budget."""
-    scores: list[float] = []
-    before: Path | None = None
+def one_run(args: argparse.Namespace, truth: ClipStore, method: str, seed: int) -> list[Facts]:
+    """Returns the facts about the round of each budget."""
+    rounds: list[Facts] = []
+    before: tuple[Path, Frames] | None = None
+    of: dict[str, Any] = {"truth": truth.digest, "params": masker_params(args, seed)}
     for budget in args.budgets:
         name = "start" if before is None else method  # all methods start with the same frames
         folder = args.work / f"{name}_{seed}_{budget}"
-        if not (folder / "record.json").exists():
-            one_round(args, truth, method, seed, budget, before, folder)
-        scores.append(read_record(folder / "record.json", RECORD)["jaccard"])
-        before = folder
-    return scores
+        of = {"after": of, "method": name, "budget": budget}
+        make = partial(one_round, args, truth, method, seed, budget, before, folder)
+        rounds.append(made_once(folder / "record.json", of, make, folder / "masker"))
+        before = folder, rounds[-1]["frames"]
+    return rounds
 
 
 def one_round(
@@ -108,12 +117,23 @@ def one_round(
     method: str,
     seed: int,
     budget: int,
-    before: Path | None,
+    before: tuple[Path, Frames] | None,
     folder: Path,
-) -> None:
-    """Chooses frames up to a budget with the previous masker, and trains a masker on all labelled frames."""
+) -> Facts:
+    """Chooses frames up to a budget with the previous masker, and trains a masker on all labelled frames.
+
+    Args:
+        args: of the command line.
+        truth: all clips with their true masks.
+        method: of `labels suggest`.
+        seed: of the frames and the training.
+        budget: number of labelled frames.
+        before: folder and labelled frames of the previous round; None draws frames at random.
+        folder: for the masker.
+    """
     start = time.process_time()
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     frames: Frames = {}
     if before is None:
         random = rng(seed, 0)
@@ -121,40 +141,47 @@ def one_round(
         for clip in (truth.select("train")[int(k)] for k in clips):
             frames.setdefault(clip.id, []).append(int(random.integers(clip.num_frames)))
     else:
-        frames = read_record(before / "record.json", RECORD)["frames"]
+        folder_before, frames_before = before
+        frames = {clip: list(each) for clip, each in frames_before.items()}
         with tempfile.TemporaryDirectory(dir=args.work) as scratch:
             store = labelled(Path(scratch) / "clips", truth, frames)
-            candidates = find_candidates(store, load_masker(before / "masker")[0], batch_size=64, precision="bf16")
+            candidates = find_candidates(
+                store, load_masker(folder_before / "masker")[0], batch_size=64, precision="bf16"
+            )
         missing = budget - sum(map(len, frames.values()))
         for n in choose(candidates, method, budget=missing, spacing=SPACING, seed=derive(seed, budget)):
             clip_id = candidates.clip_ids[candidates.clip_N[n]]
             frames.setdefault(clip_id, []).append(int(candidates.frame_N[n]))
     with tempfile.TemporaryDirectory(dir=args.work) as scratch:
         labelled(Path(scratch) / "clips", truth, frames)
-        params = {
-            "model": {"arch": "unet", "width": 8},
-            "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
-            "augment": {"crop": [24, 36], "crop_on_object": 0.9},
-            "val_frame_step": 3,
-            "training": {
-                "epochs": 1,
-                "steps_per_epoch": args.steps,
-                "batch_size": args.batch,
-                "learning_rate": 5.0e-3,
-                "warmup_steps": min(50, args.steps),
-                "seed": seed,
-            },
-        }
         train = get_stage("train_masker")
         train.function(
             clips=Path(scratch) / "clips",
             masker=folder / "masker",
             metrics=folder / "metrics.json",
-            params=validate(train.params, params, "label_suggestions"),
+            params=validate(train.params, masker_params(args, seed), "label_suggestions"),
         )
     jaccard = json.loads((folder / "metrics.json").read_text())["val_jaccard"]
-    record = dict(zip(RECORD, (frames, jaccard, time.process_time() - start), strict=True))
-    (folder / "record.json").write_text(json.dumps(record) + "\n")
+    spent = time.process_time() - start
+    return {"frames": frames, "jaccard": jaccard, "cpu_seconds": spent, "commit": commit()}
+
+
+def masker_params(args: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Returns the params of train_masker."""
+    return {
+        "model": {"arch": "unet", "width": 8},
+        "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
+        "augment": {"crop": [24, 36], "crop_on_object": 0.9},
+        "val_frame_step": 3,
+        "training": {
+            "epochs": 1,
+            "steps_per_epoch": args.steps,
+            "batch_size": args.batch,
+            "learning_rate": 5.0e-3,
+            "warmup_steps": min(50, args.steps),
+            "seed": seed,
+        },
+    }
 
 
 def labelled(root: Path, truth: ClipStore, frames: Frames) -> ClipStore:
@@ -170,8 +197,9 @@ def labelled(root: Path, truth: ClipStore, frames: Frames) -> ClipStore:
     return ClipStore(root)
 
 
-def cell(scores: Sequence[float]) -> str:
-    """Returns mean and range over the seeds, as text."""
+def cell(rounds: Sequence[Facts]) -> str:
+    """Returns mean and range of the score over the seeds, as text."""
+    scores = [one["jaccard"] for one in rounds]
     return f"{statistics.mean(scores):.3f} [{min(scores):.3f} to {max(scores):.3f}]"
 
 

@@ -7,7 +7,7 @@ DATA holds davis2016_val/, whose six sequences are scored in pairs by maskers th
 hands_hgr1/, scored on other people; and camvid/, scored on the end of its one sequence, for comparison. The
 maskers are the two that `maskcast init` proposes: at random, and from PLACE, which is what `encoder_weights` takes
 (the hub's, if not given). They learn for about as long. Scores are those of the best of five epochs: macro
-Jaccard, and that of the foreground alone. What is in FOLDER already is not made again.
+Jaccard, and that of the foreground alone. What is in FOLDER already, made with the same values, is not made again.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ import json
 import statistics
 import tempfile
 import time
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from _common import commit, positive_int, read_record
+from _common import commit, commits, positive_int
 from maskcast.errors import one_line_errors
 from maskcast.models.encoders.pretrained import pin_revision
 from maskcast.params import deep_merge
 from maskcast.proposal.plan import plan_params
 from maskcast.proposal.values import ENCODER
 from maskcast.report.tables import markdown
+from maskcast.runner.reuse import made_once, record_of
 from maskcast.runner.run import run_stage
 
 PAIRS = (("blackswan", "dog"), ("bmx-trees", "car-roundabout"), ("horsejump-high", "scooter-black"))
@@ -48,7 +50,7 @@ HANDS = {
     "width": 240,
 }
 SETS = ("davis2016_val", "hands_hgr1", "camvid")
-RECORD = ("set", "fold", "arm", "seed", "val_jaccard", "val_jaccard_no_background", "cpu_seconds")
+SCORES = ("val_jaccard", "val_jaccard_no_background")
 Values = dict[str, Any]
 
 
@@ -69,17 +71,16 @@ def main() -> None:
         for seed in args.seeds:
             for fold, prepare in enumerate(folds(args.data, name)):
                 clips = args.work / "sets" / f"{name}_{fold}"
-                if not clips.exists():
-                    run_stage("prepare_clips", prepare, raw=args.data / name, clips=clips)
+                raw = args.data / name
+                of: Values = {"raw": raw.resolve(), "params": prepare}
+                make = partial(run_stage, "prepare_clips", prepare, raw=raw, clips=clips)
+                made_once(record_of(clips), of, make, clips)
                 for arm, place in {"at random": None, "ImageNet": weights}.items():
                     out = args.work / "runs" / f"{name}_{fold}_{arm}_{seed}.json"
-                    if not out.exists():
-                        values = masker_values(args.data, name, place, args.steps, seed)
-                        record = {"set": name, "fold": fold, "arm": arm, "seed": seed} | trained(clips, values)
-                        out.parent.mkdir(parents=True, exist_ok=True)
-                        out.write_text(json.dumps(record) + "\n")
-                    records.append(read_record(out, RECORD))
-    print(f"Mean [lowest to highest] of folds and seeds; commit {commit()}\n\n{table(records)}")
+                    values = masker_values(args.data, name, place, args.steps, seed)
+                    facts = made_once(out, {"clips": of, "params": values}, partial(trained, clips, values))
+                    records.append({"set": name, "fold": fold, "arm": arm, "seed": seed} | facts)
+    print(f"Mean [lowest to highest] of folds and seeds; commit {commits(records)}\n\n{table(records)}")
 
 
 def folds(data: Path, name: str) -> list[Values]:
@@ -95,11 +96,14 @@ def folds(data: Path, name: str) -> list[Values]:
 def masker_values(data: Path, name: str, weights: str | None, steps: int | None, seed: int) -> Values:
     """Returns the params of train_masker from `maskcast init`; those for DAVIS if it proposes none."""
     own_set = name == "camvid" and weights is None
-    proposed = plan_params(
-        data / (name if own_set else "davis2016_val"), (lambda: weights) if weights else None
-    ).proposal
     own: Values = {"seed": seed} | ({"steps_per_epoch": steps, "warmup_steps": 0} if steps else {})
-    return deep_merge(proposed.sections["train_masker"], {"training": own})
+    return deep_merge(proposed(data / (name if own_set else "davis2016_val"), weights), {"training": own})
+
+
+@cache
+def proposed(folder: Path, weights: str | None) -> Values:
+    """Returns the params of train_masker from `maskcast init`."""
+    return plan_params(folder, (lambda: weights) if weights else None).proposal.sections["train_masker"]
 
 
 def trained(clips: Path, values: Values) -> Values:
@@ -108,7 +112,8 @@ def trained(clips: Path, values: Values) -> Values:
         metrics, start = Path(folder, "metrics.json"), time.process_time()
         run_stage("train_masker", values, clips=clips, masker=Path(folder, "masker"), metrics=metrics)
         scores: Values = json.loads(metrics.read_text())
-    return {"val_jaccard_no_background": None} | scores | {"cpu_seconds": time.process_time() - start}
+        spent = time.process_time() - start
+    return {"val_jaccard_no_background": None} | scores | {"cpu_seconds": spent, "commit": commit()}
 
 
 def table(records: list[Values]) -> str:
@@ -116,7 +121,7 @@ def table(records: list[Values]) -> str:
     rows = []
     for name, arm in dict.fromkeys((one["set"], one["arm"]) for one in records):
         mine = [one for one in records if (one["set"], one["arm"]) == (name, arm)]
-        cells = [spread([one[key] for one in mine]) for key in RECORD[4:6]]
+        cells = [spread([one[key] for one in mine]) for key in SCORES]
         rows.append(
             [name, arm, str(len(mine)), *cells, f"{statistics.mean(one['cpu_seconds'] for one in mine):.0f}"]
         )

@@ -28,6 +28,7 @@ from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.locks import temporary_change
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.params import deep_merge, load_params_file, section
+from maskcast.runner.reuse import made_once, record_of
 from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
@@ -117,10 +118,10 @@ def train(values: dict[str, Any], clevrer: Path | None) -> None:
 
 
 def prepared(name: str, raw: Path) -> Path:
-    """Returns the clips of `<name>.yaml`, prepared once."""
-    clips = HERE / "data" / name
-    if not clips.exists():
-        run_stage("prepare_clips", values_of(name, "prepare_clips"), raw=raw, clips=clips)
+    """Returns the clips of `<name>.yaml`, prepared once for the same videos and params."""
+    clips, params = HERE / "data" / name, values_of(name, "prepare_clips")
+    of = {"raw": raw.resolve(), "params": params}
+    made_once(record_of(clips), of, lambda: run_stage("prepare_clips", params, raw=raw, clips=clips), clips)
     return clips
 
 

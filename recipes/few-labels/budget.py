@@ -19,6 +19,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ from maskcast.models.base import best_device
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import Params, deep_merge
 from maskcast.runner.fingerprint import fingerprint
+from maskcast.runner.reuse import made_once, record_of
 from maskcast.runner.run import run_stage
 from maskcast.seed import rng
 from maskcast.stages.train_masker import TrainMasker
+from maskcast.writing import write_atomically
 
 HERE = Path(__file__).resolve().parent
 METHOD = "class-uncertainty"  # of `labels suggest`, whose default is random
@@ -104,7 +107,7 @@ def main() -> None:
             scores = trained(done, rounds, pool, chosen, encoder, Path(scratch))
             minutes = scores["train_seconds"] / 60
             point = Point(name, args.order, percent, count, seed, scores["val_jaccard"], minutes)
-            write(done / "point.json", json.dumps(point._asdict()))
+            write_atomically(done / "point.json", json.dumps(point._asdict()))
             message = f"{name}, {args.order}, {count} clips, seed {seed}: Jaccard {point.jaccard:.3f}"
             print(f"[{number}/{len(requested)}] {message}, {minutes:.1f} minutes", flush=True)
             points = [
@@ -118,35 +121,25 @@ def prepared(section: dict[str, Any]) -> Path:
     """Returns the clips of params.yaml, all with labels, prepared once for the same params."""
     clips, source = HERE / "data/pool", section["source"]
     pool = section | {"source": source | {"train": source["train"] + source["unlabeled"], "unlabeled": 0}}
-    note = clips.with_name("pool.txt")
-    if not is_made(clips, note, key := json.dumps(pool)):
-        (HERE / "data/raw").mkdir(parents=True, exist_ok=True)  # simulated clips need no raw files
-        run_stage("prepare_clips", pool, raw=HERE / "data/raw", clips=clips)
-        write(note, key)
+    (HERE / "data/raw").mkdir(parents=True, exist_ok=True)  # simulated clips need no raw files
+    make = partial(run_stage, "prepare_clips", pool, raw=HERE / "data/raw", clips=clips)
+    made_once(record_of(clips), {"params": pool}, make, clips)
     return clips
 
 
 def pretrained(plan: Plan, pool: ClipStore, results: Path) -> Path:
     """Returns the encoder pretrained on all frames, trained once for the same params and clips."""
     encoder = HERE / f"models/{results.name}-encoder"
-    note = encoder.with_name(f"{encoder.name}.txt")
-    if not is_made(encoder, note, key := json.dumps([plan.pretrain_encoder, pool.digest])):
-        metrics = results.with_name(f"{results.name}-encoder.json")
-        run_stage("pretrain_encoder", plan.pretrain_encoder, unlabeled=pool.root, encoder=encoder, metrics=metrics)
-        write(note, key)
+    paths: dict[str, Any] = {
+        "unlabeled": pool.root,
+        "encoder": encoder,
+        "metrics": results.with_name(f"{results.name}-encoder.json"),
+    }
+    of = {"params": plan.pretrain_encoder, "clips": pool.digest}
+    made_once(
+        record_of(encoder), of, partial(run_stage, "pretrain_encoder", plan.pretrain_encoder, **paths), encoder
+    )
     return encoder
-
-
-def is_made(path: Path, note: Path, key: str) -> bool:
-    """Whether something exists, and was made as its note says."""
-    return path.exists() and note.exists() and note.read_text(encoding="utf-8") == key
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file atomically."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def hidden(pool: ClipStore, labelled: Sequence[str], scratch: Path) -> ClipStore:
@@ -201,7 +194,7 @@ def trained(
         shutil.rmtree(done)
     if not (done / "metrics.json").exists():
         done.mkdir(parents=True, exist_ok=True)
-        write(done / "key.txt", key)
+        write_atomically(done / "key.txt", key)
         clips: dict[str, Any] = {"clips": hidden(pool, labelled, scratch).root}
         keys = {path.parent / "masker": path.read_text(encoding="utf-8") for path in done.parent.glob("*/key.txt")}
         same = [one for one, other in keys.items() if other == alone and one.exists()]  # an arm of one round
@@ -214,7 +207,7 @@ def trained(
             scores = round_of(done / "masker", more[1], clips | {"start": masker, "masks": masks})
             shutil.rmtree(masks)
             scores |= {"train_seconds": took + scores["train_seconds"]}
-        write(done / "metrics.json", json.dumps(scores))
+        write_atomically(done / "metrics.json", json.dumps(scores))
     found: dict[str, float] = json.loads((done / "metrics.json").read_text(encoding="utf-8"))
     return found
 

@@ -14,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.models.encoders.table import load_encoder
 from maskcast.params import deep_merge, load_params_file, section
+from maskcast.runner.reuse import made_once, record_of
 from maskcast.seed import derive
 
 HERE = Path(__file__).resolve().parent
@@ -68,10 +70,10 @@ def main() -> None:
 
 def probed_on_many_labels(values: dict[str, Any]) -> dict[str, float]:
     """Returns the scores of the encoder in the working directory, and of its random initialisation."""
-    clips = HERE / "data/probe"
-    if not clips.exists():
-        flags = ["--raw", "data/raw", "--clips", "data/probe"]
-        call(sys.executable, "-m", "maskcast", "prepare_clips", "--params", "compare.yaml", *flags)
+    clips, params = HERE / "data/probe", load_params_file(HERE / "compare.yaml")["prepare_clips"]
+    flags = ["--params", "compare.yaml", "--raw", "data/raw", "--clips", "data/probe"]
+    command = partial(call, sys.executable, "-m", "maskcast", "prepare_clips", *flags)
+    made_once(record_of(clips), {"params": params}, command, clips)
     encoder, description = load_encoder(HERE / "models/encoder")
     torch.manual_seed(derive(values["training"].get("seed", 0)))
     start = UNetEncoderConfig.model_validate(values["model"]).build()

@@ -10,10 +10,9 @@ An arm that learns from the masks of another one starts when that one is done.
 """
 
 import argparse
-import json
-import shutil
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import yaml
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import one_line_errors
 from maskcast.params import deep_merge
+from maskcast.runner.reuse import made_once, record_of
 from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
@@ -70,14 +70,12 @@ class Steps:
         self.values: dict[str, Any] = yaml.safe_load(params.read_text(encoding="utf-8"))
         self.scores = AMODAL if "amodal" in self.values["evaluate_video"] else SINGLE
         self.clips, self.results = (HERE / part / "steps" / params.stem for part in ("data", "results"))
-        note, key = self.clips.with_name(f"{params.stem}.txt"), json.dumps(self.values["prepare_clips"])
-        if not self.clips.exists() or is_outdated(note, key):
-            raw = HERE / "data/raw"  # simulated pictures need no raw files
-            raw.mkdir(parents=True, exist_ok=True)
-            if (uri := self.values["fetch_dataset"]["uri"]) != "synthetic":
-                raw = HERE / uri
-            run_stage("prepare_clips", self.values["prepare_clips"], raw=raw, clips=self.clips)
-            note.write_text(key, encoding="utf-8")
+        uri, section = self.values["fetch_dataset"]["uri"], self.values["prepare_clips"]
+        raw = HERE / ("data/raw" if uri == "synthetic" else uri)
+        if uri == "synthetic":
+            raw.mkdir(parents=True, exist_ok=True)  # simulated pictures need no raw files
+        make = partial(run_stage, "prepare_clips", section, raw=raw, clips=self.clips)
+        made_once(record_of(self.clips), {"raw": uri, "params": section}, make, self.clips)
         self.digest = ClipStore(self.clips).digest
 
     def scored(self, name: str, seed: int) -> dict[str, float]:
@@ -88,25 +86,20 @@ class Steps:
             if key in arm:
                 self.scored(arm[key], seed)
                 inputs[port] = self.place(arm[key], seed) / what
-        note, key = done / "made.txt", self.key(name, seed)
-        if is_outdated(note, key):
-            shutil.rmtree(done)
-        done.mkdir(parents=True, exist_ok=True)
-        note.write_text(key, encoding="utf-8")
         section, params = self.training(name, seed)
         masker, masks, report = (done / part for part in ("masker", "masks", "report"))
-        metrics = {stage: done / f"{stage}.json" for stage in ("train", "generate", "evaluate")}
-        if not metrics["train"].exists():  # the metrics are written after the masker
-            run_stage("train_masker", params, name=section, **inputs, masker=masker, metrics=metrics["train"])
+        train, generate, evaluate = (done / f"{stage}.json" for stage in ("train", "generate", "evaluate"))
+        of: dict[str, Any] = self.made_of(name, seed)
+        make = partial(run_stage, "train_masker", params, name=section, **inputs, masker=masker, metrics=train)
+        took = made_once(record_of(masker), of, make, masker, train)
         found: dict[str, Any] = {"clips": self.clips, "masker": masker}
-        if not metrics["generate"].exists():
-            own = self.values["generate_masks"]
-            run_stage("generate_masks", own, **found, masks=masks, metrics=metrics["generate"])
-        if not metrics["evaluate"].exists():
-            own = self.values["evaluate_video"] | {"pictures": 0}
-            run_stage("evaluate_video", own, **found, masks=masks, report=report, metrics=metrics["evaluate"])
-        scores: dict[str, float] = json.loads(metrics["evaluate"].read_text(encoding="utf-8"))
-        took: dict[str, float] = json.loads(metrics["train"].read_text(encoding="utf-8"))
+        own = self.values["generate_masks"]
+        of = {"masker": of, "params": own}
+        make = partial(run_stage, "generate_masks", own, **found, masks=masks, metrics=generate)
+        made_once(record_of(masks), of, make, masks)
+        own = self.values["evaluate_video"] | {"pictures": 0}
+        make = partial(run_stage, "evaluate_video", own, **found, masks=masks, report=report, metrics=evaluate)
+        scores: dict[str, float] = made_once(record_of(report), {"masks": of, "params": own}, make, report)
         return scores | {"minutes": took["train_seconds"] / 60}
 
     def training(self, name: str, seed: int) -> tuple[str, dict[str, Any]]:
@@ -117,20 +110,16 @@ class Steps:
             deep_merge(self.values[section], arm.get(section, {})), {"training": {"seed": seed}}
         )
 
-    def key(self, name: str, seed: int) -> str:
-        """Returns all that an arm depends on: clips, params, and the arms that it learns from."""
-        others = [self.key(self.arms[name][key], seed) for key in ("of", "start") if key in self.arms[name]]
-        values = [self.values[stage] for stage in ("generate_masks", "evaluate_video")]
-        return json.dumps([self.digest, self.training(name, seed), *values, *others])
+    def made_of(self, name: str, seed: int) -> dict[str, Any]:
+        """Returns what the masker of an arm is made of: clips, params, and the arms that it learns from."""
+        arm = self.arms[name]
+        others = {key: self.made_of(arm[key], seed) for key in ("of", "start") if key in arm}
+        own = {"clips": self.digest, "params": self.training(name, seed)}
+        return own | others | ({"generate_masks": self.values["generate_masks"]} if "of" in arm else {})
 
     def place(self, name: str, seed: int) -> Path:
         """Returns the folder of an arm."""
         return self.results / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-
-
-def is_outdated(note: Path, key: str) -> bool:
-    """Whether a note says that something was made with other params."""
-    return note.exists() and note.read_text(encoding="utf-8") != key
 
 
 def table(found: Mapping[str, list[dict[str, float]]], names: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from maskcast.errors import one_line_errors
 from maskcast.installation import commit
 from maskcast.locks import temporary_change
 from maskcast.params import deep_merge, load_params_file
+from maskcast.runner.reuse import made_once, record_of
 
 HERE = Path(__file__).resolve().parent
 TRAINED = ("train_masker", "pretrain_forecaster", "finetune_forecaster")
@@ -102,8 +103,9 @@ def metrics() -> dict[str, float]:
 def real_scores(clevrer: Path) -> dict[str, float]:
     """Returns the scores of the forecaster in the working directory on the real masks."""
     clips, out = HERE / "data/real", HERE / "results/real"
-    if not clips.exists():
-        stage("prepare_clips", raw=clevrer, clips=clips)
+    params = load_params_file(HERE / "real.yaml")["prepare_clips"]
+    of = {"raw": clevrer, "params": params}
+    made_once(record_of(clips), of, lambda: stage("prepare_clips", raw=clevrer, clips=clips), clips)
     models = {"masker": HERE / "models/masker", "forecaster": HERE / "models/forecaster"}
     stage("evaluate", clips=clips, masks=clips, **models, metrics=out.with_suffix(".json"), report=out)
     return read("results/real.json")

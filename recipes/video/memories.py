@@ -17,9 +17,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import yaml
-
 from maskcast.errors import MaskcastError, one_line_errors
+from maskcast.params import load_params_file, section
 from maskcast.stopping import exit_with_parent
 
 HERE = Path(__file__).resolve().parent
@@ -31,6 +30,7 @@ VERSIONS: dict[str, dict[str, str]] = {SCALES: {"place": "scales", "cell": "gru"
     for number, (place, sees) in enumerate(PLACES, start=1)
 }
 SCORES = ("jaccard", "flicker", "change", "mvc8", "mvc16")
+SECTIONS = ("prepare_clips", "train_masker", "train_segmenter", "evaluate_video")
 Row = dict[str, Any]
 
 
@@ -46,11 +46,10 @@ def main() -> None:
     parser.add_argument("--versions", nargs="+", choices=(*VERSIONS, CONTROL), default=[CONTROL, *VERSIONS])
     parser.add_argument("--processes", type=int, default=1, help="trainings side by side")
     args = parser.parse_args()
-    values = yaml.safe_load(args.params.read_text(encoding="utf-8"))
-    clips = args.out / "clips"
-    if not clips.exists():
-        prepare(values, args.raw, args.out)
-    args.out.mkdir(parents=True, exist_ok=True)
+    values = load_params_file(args.params)
+    needed = SECTIONS if args.raw else ("fetch_dataset", *SECTIONS)
+    values |= {name: section(values, name, str(args.params)) for name in needed}
+    prepare(values, args.raw, args.out)
     rows: list[Row] = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.processes, context, exit_with_parent) as pool:
@@ -63,13 +62,19 @@ def main() -> None:
 
 
 def prepare(values: Mapping[str, Any], raw: Path | None, out: Path) -> None:
-    """Writes the clip store."""
+    """Writes the clip store, unless it is there and of the same videos and params."""
+    from maskcast.runner.reuse import made_once, record_of
     from maskcast.runner.run import run_stage
 
-    if raw is None:
-        raw = out / "raw"
-        run_stage("fetch_dataset", values["fetch_dataset"], raw=raw)
-    run_stage("prepare_clips", values["prepare_clips"], raw=raw, clips=out / "clips")
+    clips, fetched = out / "clips", values["fetch_dataset"] if raw is None else None
+
+    def make() -> None:
+        if fetched is not None:
+            run_stage("fetch_dataset", fetched, raw=out / "raw")
+        run_stage("prepare_clips", values["prepare_clips"], raw=raw or out / "raw", clips=clips)
+
+    of = {"raw": raw and raw.resolve(), "fetch": fetched, "params": values["prepare_clips"]}
+    made_once(record_of(clips), of, make, clips)
 
 
 def trained(values: Mapping[str, Any], out: Path, version: str, seed: int) -> Row:

@@ -32,6 +32,20 @@ def test_scripts_do_not_ask_git_themselves() -> None:
     assert {path.name for path, text in TEXTS.items() if '"git"' in text} == {"_common.py"}
 
 
+def test_results_are_reused_only_if_they_were_made_of_the_same() -> None:
+    """Scripts ask `made_once`; that a file exists does not say of which values it was made."""
+    found = {
+        (path.name, name)
+        for path, text in TEXTS.items()
+        for name in re.findall(r"if not (\w+)\.(?:exists|is_dir|is_file)\(\)", text)
+    }
+    assert found == {
+        ("gpu.py", "known"),  # in a folder of this call
+        ("budget.py", "metrics"),  # in a folder whose key.txt has the values
+        ("forecasting.py", "record"),  # of an input from elsewhere
+    }
+
+
 def test_the_line_is_that_of_the_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["davis_green.py", "--davis", "nowhere"])

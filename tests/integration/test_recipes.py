@@ -300,6 +300,12 @@ def test_the_masker_of_real_frames_is_scored_in_four_ways(
         "--clevrer . --forecasters nowhere": "nowhere/config.json: no such model",
         "--values windows.yaml": "windows.yaml: section 'train_masker' is missing",
     }
+    values = yaml.safe_load((folder / "holdout.yaml").read_text())
+    values["prepare_clips"]["seed"] = 5
+    (folder / "holdout.yaml").write_text(yaml.safe_dump(values))
+    digest = ClipStore(folder / "data/holdout").digest
+    runpy.run_path(str(folder / "real_frames.py"))["prepared"]("holdout", folder / "data/raw")
+    assert ClipStore(folder / "data/holdout").digest != digest  # of other values, so made again
     for words, said in wrong.items():
         with pytest.raises(SystemExit) as ended:
             run(monkeypatch, folder / "real_frames.py", *words.split())
@@ -345,6 +351,10 @@ def test_kinds_of_memory_are_compared_with_their_base(
     assert lines[3].split(" | ")[8:10] == ["+0.0000, +0.0000", "1.00, 1.00"]  # the control beside itself
     with Path("compared/rows.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 3
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    values["prepare_clips"] |= {"width": 40}
+    runpy.run_path(str(folder / "memories.py"))["prepare"](values, None, folder / "compared")
+    assert ClipStore(folder / "compared/clips").width == 40  # of other values, so made again
 
 
 def test_a_detector_is_overfitted_to_a_few_images(
