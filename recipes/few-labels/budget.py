@@ -34,7 +34,7 @@ from maskcast.models.base import best_device
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import Params, deep_merge
 from maskcast.runner.fingerprint import fingerprint
-from maskcast.runner.reuse import made_once, record_of
+from maskcast.runner.reuse import made_once, recalled, record_of, write_record
 from maskcast.runner.run import run_stage
 from maskcast.seed import rng
 from maskcast.stages.train_masker import TrainMasker
@@ -86,6 +86,7 @@ def main() -> None:
         for name in args.arms or plan.arms
         if percent < 100 or plan.arms[name].second_masker is None  # with 100 %, no clip is unlabelled
     ]
+    of = {name: made_of(name, plan, values, pool) for name in plan.arms}
     labelled: dict[tuple[int, str], list[str]] = {}
     (HERE / "data").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=HERE / "data", prefix="budget-") as scratch:
@@ -107,14 +108,26 @@ def main() -> None:
             scores = trained(done, rounds, pool, chosen, encoder, Path(scratch))
             minutes = scores["train_seconds"] / 60
             point = Point(name, args.order, percent, count, seed, scores["val_jaccard"], minutes)
-            write_atomically(done / "point.json", json.dumps(point._asdict()))
+            write_record(done / "point.json", of[name], point._asdict())
             message = f"{name}, {args.order}, {count} clips, seed {seed}: Jaccard {point.jaccard:.3f}"
             print(f"[{number}/{len(requested)}] {message}, {minutes:.1f} minutes", flush=True)
-            points = [
-                Point(**json.loads(path.read_text(encoding="utf-8"))) for path in results.glob("*/point.json")
-            ]
-            found = [one for one in points if one.arm in plan.arms]  # leaves out arms of older plans
-            write_budget(results, sorted(found, key=lambda one: ([*plan.arms].index(one.arm), one[1:])))
+            known = [recalled(path, one) for path in results.glob("*/point.json") for one in of.values()]
+            points = [Point(**facts) for facts in known if facts]  # leaves out those of other values
+            write_budget(results, sorted(points, key=lambda one: ([*plan.arms].index(one.arm), one[1:])))
+
+
+def made_of(name: str, plan: Plan, values: Mapping[str, Any], pool: ClipStore) -> dict[str, Any]:
+    """Returns what the points of an arm are made of; their files are in folders of order, clips and seed."""
+    arm = plan.arms[name]
+    sections = (
+        ["train_masker"] if arm.second_masker is None else ["train_masker", "generate_masks", "second_masker"]
+    )
+    return {
+        "arm": [name, arm.model_dump(mode="json")],
+        "params": [values[section] for section in sections],
+        "pretrain_encoder": plan.pretrain_encoder if arm.pretrained else None,
+        "clips": pool.digest,
+    }
 
 
 def prepared(section: dict[str, Any]) -> Path:

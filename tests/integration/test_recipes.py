@@ -278,6 +278,11 @@ def test_the_label_budget_is_a_page_and_goes_on_where_it_was(
     (folder / "results/quick/another-random-1-3/masker.json").unlink()
     run(monkeypatch, folder / "budget.py", *quick)
     assert (folder / "results/quick/another-random-1-3/masker.json").exists()
+    plan["arms"]["another"]["train_masker"]["training"] = {"learning_rate": 0.03}
+    (folder / "quick.yaml").write_text(yaml.safe_dump(plan))
+    run(monkeypatch, folder / "budget.py", *quick, "--seeds", "4")
+    with (folder / "results/quick.csv").open() as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["4"]  # seed 3 is of other values
 
 
 def test_the_masker_of_real_frames_is_scored_in_four_ways(

@@ -33,12 +33,17 @@ def made_once(
         record.unlink(missing_ok=True)  # if this is stopped, outputs may be of these values or of those
         record.parent.mkdir(parents=True, exist_ok=True)
         facts = dict(make() or {})
-        write_atomically(record, json.dumps({"of": _plain(of), "facts": facts}) + "\n")
+        write_record(record, of, facts)
     return facts
 
 
+def write_record(record: Path, of: Mapping[str, Any], facts: Facts) -> None:
+    """Writes what `recalled` returns for the same values."""
+    write_atomically(record, json.dumps({"of": _plain(of), "facts": facts}) + "\n")
+
+
 def recalled(record: Path, of: Mapping[str, Any]) -> Facts | None:
-    """Returns what `made_once` has recorded; None if it has not, or if that was made of other values.
+    """Returns what a record holds; None if there is none, or if it is of other values.
 
     Raises:
         MaskcastError: the record is damaged.
