@@ -44,8 +44,8 @@ class UNet(nn.Module):
     def decode(self, maps: Maps, change: Change) -> Tensor:
         """Returns the head's input, after applying ``change`` to each scale but the finest, coarsest first."""
         *skips, x_BCHW = maps
-        for scale, block in enumerate(reversed(self.up)):
-            x_BCHW = block(_up_joined(change(scale, x_BCHW), skips.pop()))
+        for scale, (block, skip_BCHW) in enumerate(zip(reversed(self.up), reversed(skips), strict=True)):
+            x_BCHW = block(_up_joined(change(scale, x_BCHW), skip_BCHW))
         return x_BCHW
 
 
