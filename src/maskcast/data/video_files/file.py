@@ -31,8 +31,7 @@ def open_video(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
     import av  # takes a tenth of a second, which help texts and pipelines' DAGs can do without
 
     try:
-        # Without `file:`, 12:30.mp4 would be a URL; titles of old files may have any encoding.
-        with av.open(f"file:{path}", metadata_errors="replace") as container:
+        with _open_container(f"file:{path}") as container:  # without `file:`, 12:30.mp4 would be a URL
             stream = _first_video(container, path)
             stream.thread_type = threads
             yield container, stream
@@ -61,13 +60,22 @@ def open_camera(address: str) -> Iterator[tuple[Any, Any]]:
     device = address.startswith("/")
     options: dict[str, Any] = {"format": "v4l2"} if device else {"timeout": (CAMERA_TIMEOUT_S, CAMERA_TIMEOUT_S)}
     try:
-        with av.open(address, metadata_errors="replace", **options) as container:
+        with _open_container(address, **options) as container:
             yield container, _first_video(container, address)
     except (av.FFmpegError, OSError) as error:
         if is_disk_full(error):
             raise
         remedy = "`ls /dev/video*` lists the devices" if device else "fix the address, or start it"
         raise MaskcastError(f"{address}: camera not found or disconnected ({_reason(error)}); {remedy}") from error
+
+
+def _open_container(address: str, **options: Any) -> Any:
+    """Returns an opened container; titles of old files may have any encoding."""
+    import av
+
+    if int(av.__version__.partition(".")[0]) < 19:  # later versions know no other way and no such argument
+        options["metadata_errors"] = "replace"
+    return av.open(address, **options)
 
 
 def _first_video(container: Any, what: object) -> Any:
@@ -186,8 +194,8 @@ def _pixels(frame: Any) -> np.ndarray:
 
 def _matrix_of(frame: Any) -> list[int]:
     """Returns the display matrix of a frame, row by row, or an empty list."""
-    found = [data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"]
-    return np.frombuffer(found[-1], np.int32).tolist() if found else []
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return [] if matrix is None else np.frombuffer(matrix, np.int32).tolist()
 
 
 def _rotated(rgb_HWC: np.ndarray, matrix: list[int]) -> np.ndarray:
