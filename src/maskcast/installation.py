@@ -38,7 +38,12 @@ def shipped_folder() -> Path:
 
 def comes_with_pipelines() -> bool:
     """Whether this installation has the pipelines, as a wheel and a clone have and a container image has not."""
-    return has_pipelines(IN_WHEEL) or has_pipelines(CLONE)
+    return has_pipelines(IN_WHEEL) or is_clone()
+
+
+def is_clone() -> bool:
+    """Whether this is a clone of maskcast, which has a Makefile."""
+    return has_pipelines(CLONE)
 
 
 def has_pipelines(folder: Path) -> bool:

@@ -176,6 +176,31 @@ def test_packages_that_lack_or_are_too_old_name_their_extra(monkeypatch: pytest.
     assert (seen["maskcast[cluster]"].state, seen["maskcast[export]"].state) == ("warning", "ok")
 
 
+def test_an_installed_package_is_told_of_no_makefile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pipelines/cli.py", "components/_image.py"):
+        (tmp_path / "shipped" / name).parent.mkdir(parents=True)
+        (tmp_path / "shipped" / name).touch()
+    monkeypatch.setattr(installation, "IN_WHEEL", tmp_path / "shipped")
+    monkeypatch.setattr(installation, "CLONE", tmp_path)
+    monkeypatch.setattr(software, "requires", lambda _: ["torch>=99; extra == 'train'"])
+    assert found(software.packages)["maskcast[train]"].remedy == "pip install --upgrade 'maskcast[train]'"
+    monkeypatch.setattr(machine, "_driver", lambda: ("580.1", ""))
+    monkeypatch.setattr("torch.cuda", cuda(is_available=lambda: False))
+    monkeypatch.setattr("torch.version.cuda", None)
+    assert found(machine.gpus)["GPU"].remedy == "install the CUDA build: https://pytorch.org/get-started"
+
+
+def test_video_files_are_fine_if_one_can_be_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = found(software.video)["video files"]
+    assert (row.state, row.found.endswith(", with H.264")) == ("ok", True)
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples/sample.mp4").write_text("no video")
+    monkeypatch.setattr(software, "PACKAGE", tmp_path)
+    row = found(software.video)["video files"]
+    assert (row.state, row.remedy) == ("missing", "pip install --upgrade 'maskcast[data]'")
+    assert "sample.mp4: damaged or not a video" in row.found
+
+
 def test_an_image_without_torchvision_is_told_what_it_cannot_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,15 +312,19 @@ def test_a_check_that_is_late_or_breaks_stops_no_other() -> None:
         raise MaskcastError("is wrong; fix it")
         yield
 
-    seen = run_checks({"late": late, "broken": broken, "mistaken": mistaken}, limit_s=3)
+    checks = {"late": late, "broken": broken, "mistaken": mistaken, "slow": late}
+    seen = run_checks(checks, limit_s=3, local={"slow", "broken"})
     over.set()
     assert [(row.state, row.check) for row in seen] == [
         ("missing", "late"),
         ("ok", "first"),
         ("missing", "broken"),
         ("missing", "mistaken"),
+        ("missing", "slow"),
     ]
-    assert seen[0].found == "no response in 3 s"
+    assert seen[0].found == seen[4].found == "no response in 3 s"
+    assert seen[0].remedy == "check that its server is running and reachable"
+    assert seen[4].remedy == "the disk or processor is slow or busy: run it again"  # it asks no server
     assert (seen[3].found, seen[3].remedy) == ("is wrong", "fix it")
 
 

@@ -1,7 +1,7 @@
 """Rows of a check's results, and concurrent checks with a common time limit."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, Queue
 from threading import Thread
@@ -12,6 +12,8 @@ from maskcast.report.tables import format_table
 
 State = Literal["ok", "warning", "missing", "failed", "not checked"]
 LIMIT_S = 30.0  # on a slow disk, imports take most of it
+SLOW_SERVER = "check that its server is running and reachable"
+SLOW_MACHINE = "the disk or processor is slow or busy: run it again"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class NotCheckedError(MaskcastError):
 
 
 def run_checks(
-    checks: Mapping[str, Check], limit_s: float = LIMIT_S, failed: State = "missing"
+    checks: Mapping[str, Check],
+    limit_s: float = LIMIT_S,
+    failed: State = "missing",
+    local: Container[str] = (),
 ) -> list[CheckResult]:
     """Returns the rows of all checks, in order; a check that exceeds the time limit fails and is not waited for.
 
@@ -49,6 +54,7 @@ def run_checks(
         checks: checks by name, which their rows get if they end in an error.
         limit_s: limit for all checks together, in seconds.
         failed: state for a check that raised an error or timed out.
+        local: names of the checks that wait for no server.
     """
     done: Queue[tuple[str, list[CheckResult]]] = Queue()
     for name, check in checks.items():
@@ -64,8 +70,10 @@ def run_checks(
         except Empty:
             break
         results[name] = rows
-    timeout, remedy = f"no response in {limit_s:.0f} s", "check that its server is running and reachable"
-    return [row for name in checks for row in results.get(name, [CheckResult(name, failed, timeout, remedy)])]
+    for name in checks.keys() - results.keys():
+        remedy = SLOW_MACHINE if name in local else SLOW_SERVER
+        results[name] = [CheckResult(name, failed, f"no response in {limit_s:.0f} s", remedy)]
+    return [row for name in checks for row in results[name]]
 
 
 def results_of(name: str, check: Check, failed: State) -> Iterator[CheckResult]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from maskcast.diagnostics.checks import CheckResult
+from maskcast.installation import is_clone
 from maskcast.resources import THREADS, memory_limit, num_cpus
 
 GIB = 2**30
@@ -17,6 +18,7 @@ LOW_MEMORY = 4 * GIB  # below this even the default pipeline may run out of memo
 LOW_DISK, FULL_DISK = 10 * GIB, GIB
 LOW_SHARED_MEMORY = GIB  # worker processes pass batches through shared memory
 SHARED = Path("/dev/shm")  # noqa: S108 - its free space is measured
+GET_STARTED = "https://pytorch.org/get-started"
 DRIVERS = "https://docs.nvidia.com/deploy/cuda-compatibility"
 
 
@@ -61,7 +63,7 @@ def gpus() -> Iterator[CheckResult]:
                 yield CheckResult(f"GPU {number}", "ok", finding)
             else:
                 finding += f", which is not built for compute capability ({about.major}.{about.minor})"
-                yield CheckResult(f"GPU {number}", "warning", finding, "see https://pytorch.org/get-started")
+                yield CheckResult(f"GPU {number}", "warning", finding, f"see {GET_STARTED}")
     elif fault:
         yield CheckResult(
             "GPU", "warning", f"nvidia-smi fails: {fault}", "restart the machine, or reinstall the driver"
@@ -69,12 +71,9 @@ def gpus() -> Iterator[CheckResult]:
     elif not driver:
         yield CheckResult("GPU", "ok", f"none; PyTorch {torch.__version__} runs on the CPU")
     elif built is None:
-        yield CheckResult(
-            "GPU",
-            "warning",
-            f"PyTorch {torch.__version__} is built without CUDA (driver {driver})",
-            "install the CUDA build: `make install` without TORCH=cpu",
-        )
+        finding = f"PyTorch {torch.__version__} is built without CUDA (driver {driver})"
+        how = "`make install` without TORCH=cpu" if is_clone() else GET_STARTED
+        yield CheckResult("GPU", "warning", finding, f"install the CUDA build: {how}")
     elif os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1", "NoDevFiles"):
         yield CheckResult("GPU", "warning", "CUDA_VISIBLE_DEVICES hides all GPUs", "unset it")
     else:

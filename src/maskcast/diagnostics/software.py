@@ -11,7 +11,8 @@ from packaging.requirements import Requirement
 
 from maskcast.diagnostics.checks import CheckResult, State
 from maskcast.diagnostics.dvc_remote import has_pipeline
-from maskcast.installation import comes_with_pipelines
+from maskcast.errors import one_line
+from maskcast.installation import PACKAGE, comes_with_pipelines, is_clone
 from maskcast.installation import git as git_output
 from maskcast.reading import pluralize
 
@@ -62,7 +63,9 @@ def packages() -> Iterator[CheckResult]:
     for extra, (state, use) in EXTRAS.items():
         name, listed = f"maskcast[{extra}]" if extra else f"maskcast {installed}", ", ".join(met[extra])
         if unmet[extra]:
-            remedy = f"`make install`, or pip install --upgrade 'maskcast[{extra or 'train,data'}]'"
+            remedy = f"pip install --upgrade 'maskcast[{extra or 'train,data'}]'"
+            if is_clone():
+                remedy = f"`make install`, or {remedy}"
             if not comes_with_pipelines():  # an image, which has no pip
                 remedy = "use an image that has them (docs/images.md) for models and commands that need them"
                 if {line.removesuffix(" is missing") for line in unmet[extra]} <= ON_TORCHVISION:
@@ -73,11 +76,16 @@ def packages() -> Iterator[CheckResult]:
 
 
 def video() -> Iterator[CheckResult]:
-    """Yields a row on the FFmpeg libraries that come with PyAV."""
+    """Yields a row on the FFmpeg libraries that come with PyAV, after decoding a frame of the shipped video."""
     try:
         import av
-    except ImportError as error:
-        yield CheckResult("video files", "missing", f"cannot be read: {error}", "pip install 'maskcast[data]'")
+
+        from maskcast.data.video_files.frames import read_video
+
+        read_video(PACKAGE / "samples/sample.mp4", [0])
+    except Exception as error:  # another version of PyAV may raise anything
+        remedy = "pip install --upgrade 'maskcast[data]'"
+        yield CheckResult("video files", "missing", f"cannot be read: {one_line(error)}", remedy)
         return
     encoder = "libx264" in av.codecs_available
     found = f"FFmpeg {getattr(av, 'ffmpeg_version_info', '')} of PyAV {av.__version__}"
