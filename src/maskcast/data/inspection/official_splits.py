@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskcast.data.frame_names import NameIndex
-from maskcast.data.inspection.split_lists import LISTS, Texts, read_lists, split_of_name, split_word
+from maskcast.data.inspection.split_lists import LISTS, ListRow, read_lists, split_of_name, split_word
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.reading import pluralize
 
@@ -33,9 +33,10 @@ class Official(NamedTuple):
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of a list: its split, its first text, and the sequences that it names."""
+    """A row of a list: its split, whether that is certain, one of its texts, and the sequences that it names."""
 
     split: str
+    certain: bool
     text: str
     names: tuple[str, ...]
 
@@ -70,7 +71,7 @@ class OfficialSplits:
         if {"val", "test"} & {*found.values()} and (len(found) < len(names) or "train" in found.values()):
             return Official(_held_out(found), "folders are named so")
         best: tuple[dict[str, str], Path, Lists] = {}, self._raw, {}
-        unused, omitted = list[str](), list[str]()
+        unused, omitted, folds = list[str](), list[str](), list[Path]()
         for place, lists in self._lists:
             listed, twice = _one_split_each(lists, names)
             held_out = names_in(listed, "val", "test")
@@ -84,12 +85,14 @@ class OfficialSplits:
             elif empty := [path for path, rows in lists.items() if _names_nothing(path, rows)]:
                 unused.append(f"{self._called(empty)} not used: no name there matches a sequence")
             elif listed and not any(listed.values()):
-                unused.append(
-                    f"{self._called(lists)} not used: no row says train, val or test; name the sequences that are "
-                    "held out in source.splits"
-                )
+                folds += lists
             elif not best[0]:
                 omitted += self._omitted(lists, listed, names)
+        if folds:
+            unused.append(
+                f"{self._called(folds)} not used: no row says train, val or test; name the sequences that are "
+                "held out in source.splits"
+            )
         if not best[0]:
             return Official({}, "", (*unused, *omitted[:1]))
         origin = f"as {best[1].relative_to(self._raw).as_posix()} lists them"
@@ -155,17 +158,17 @@ class _Sequences:
         self._index = NameIndex(self._members)
         self._levels = max((1 + name.count("/") for name in self._members), default=1)
 
-    def rows(self, given: Iterable[tuple[str, Texts]]) -> list[_Row]:
+    def rows(self, given: Iterable[ListRow]) -> list[_Row]:
         """Returns the rows of a list. Of a table, the column that names sequences in most rows names them in all.
 
         Names as they are written count first: counters may be names with other leading zeros.
         """
         columns: dict[int, list[tuple[_Row, bool]]] = defaultdict(list)
-        for split, texts in given:
+        for split, certain, texts in given:
             for column, text in enumerate(map(str.strip, texts)):
                 if text:
                     names, exact = self._named_by(text)
-                    columns[column].append((_Row(split, text, names), exact))
+                    columns[column].append((_Row(split, certain, text, names), exact))
         counts = {
             column: (sum(exact for _, exact in rows), sum(bool(row.names) for row, _ in rows))
             for column, rows in columns.items()
@@ -237,13 +240,17 @@ def _held_out(splits: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
 def _one_split_each(lists: Lists, names: Collection[str]) -> tuple[dict[str, str], str | None]:
     """Returns the split of each of ``names`` that lists give, in their order, and a name with two splits, or None.
 
-    Lists that give a sequence two splits are not of sequences, but of frames.
+    Lists that give a sequence two splits are not of sequences, but of frames. Rows that are not certain say
+    nothing of a sequence that has a split, if certain ones hold some out.
     """
     found: dict[str, str] = {}
     known = set(names)
-    for row in (row for rows in lists.values() for row in rows):
+    rows = sorted((row for rows in lists.values() for row in rows), key=lambda row: not row.certain)
+    held_out = any(row.certain and row.split in ("val", "test") and known.intersection(row.names) for row in rows)
+    for row in rows:
         for name in row.names:
-            if name in known and found.setdefault(name, row.split) != row.split:
+            is_other = name in known and found.setdefault(name, row.split) != row.split
+            if is_other and (row.certain or not held_out):
                 return {}, name
     return {name: found[name] for name in names if name in found}, None
 
