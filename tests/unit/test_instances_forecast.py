@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from maskcast.data.clip_store.instances import ObjectClasses
-from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.errors import MaskcastError
@@ -142,6 +142,36 @@ def test_the_names_of_objects_do_not_depend_on_the_frame_read_first(tracked: boo
     assert whole[0].max() == 2 and whole[-1].max() == 3
     for part in (slice(11), slice(11, 22), slice(9, 20, 2), slice(-8, -2)):
         np.testing.assert_array_equal(found.masks(found.get("b"), part), whole[part])
+
+
+def test_windows_of_tracked_masks_are_named_without_reading_the_clip_again(
+    stores: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names depend on the frames up to the window's end, in whatever order windows are read."""
+    tracked = np.select([ids() == LEFT, ids() == RIGHT], [5, 400], 0).astype(np.uint16)
+    tracked[9:] = np.select([tracked[9:] == 5, tracked[9:] == 400], [400, 5], 0)
+    with ClipWriter(tmp_path / "tracked", height=HEIGHT, width=WIDTH, maps=[OBJECTS]) as writer:
+        told = {"objects": {5: 1, 400: 1}}
+        writer.add("b", split="val", kind="labelled", masks={"objects": tracked}, objects=told)
+    prepared = ObjectClasses(ClipStore(stores[0], "objects"))
+    found = PredictedObjects(ClipStore(tmp_path / "tracked"), prepared)
+    clip = found.get("b")
+    read = Counter[int]()
+
+    def masks(self: ClipStore, clip: Clip, frames: slice = ALL) -> np.ndarray:
+        if self.root == found.root:
+            read.update(range(FRAMES)[frames])
+        return original(self, clip, frames)
+
+    original = ClipStore.masks
+    monkeypatch.setattr(ClipStore, "masks", masks)
+    windows = [slice(8, 12), slice(18, 22), slice(3), slice(12, 20, 2), slice(18, 22)]
+    for window in windows:
+        car_1, car_2 = (400, 5) if window.stop < 18 else (5, 400)  # by most of the frames until then
+        expected = np.select([tracked == car_1, tracked == car_2], [1, 2], 0)[window]
+        np.testing.assert_array_equal(found.masks(clip, window), expected)
+    asked = Counter(t for window in windows for t in range(FRAMES)[window])
+    assert read == asked + Counter(range(FRAMES)), "each frame once to count, and those asked for"
 
 
 def test_what_has_no_label_is_no_background_of_objects(tmp_path: Path) -> None:

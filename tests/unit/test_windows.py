@@ -12,6 +12,7 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
+from maskcast.models.forecasting import mask_forecaster
 from maskcast.models.forecasting.configs import ConvLSTMConfig, FlowConfig
 from maskcast.models.forecasting.pixels import draw_steps
 from maskcast.stages.finetune_forecaster import FinetuneForecaster, finetuning
@@ -126,3 +127,18 @@ def test_each_step_learns_pixels_from_clips_with_one_labelled_frame(
         for step in range(20):
             _, terms = task.loss(task.batch(step), step)
             assert terms["cross_entropy"] > 0
+
+
+@pytest.mark.parametrize(
+    ("params", "sums"),
+    [({"loss_steps": 2}, 3), ({"loss_steps": 11}, 2), ({"feedback": True}, 2)],
+    ids=["some steps", "all steps", "feedback"],
+)
+def test_processes_tell_which_steps_are_labelled_only_where_steps_are_drawn(
+    params: dict[str, Any], sums: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summed: list[torch.Tensor] = []
+    monkeypatch.setattr(mask_forecaster, "all_sum", lambda x: summed.append(x) or x)
+    masks = torch.zeros(1, 11, 16, 16, dtype=torch.uint8)
+    ConvLSTMConfig(hidden=4, motion="none", **params).build(3).loss(masks, masks)
+    assert len(summed) == sums

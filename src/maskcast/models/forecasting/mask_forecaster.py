@@ -192,8 +192,10 @@ class MaskForecaster(Forecaster):
         with fixed_shapes(device):
             scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
             states = self._run(scene, context_BTHW, horizon)
-            labelled_h = all_sum((target_BhHW[:counted].flatten(2).amin(2) < IGNORE).sum(0)) > 0
-            drawn = self.pixels.draw(labelled_h, target_BhHW.shape[2:], all_steps=self.feedback)
+            labelled_h = None
+            if not self.feedback and self.pixels.steps < horizon:  # else all steps are taken, labelled or not
+                labelled_h = all_sum((target_BhHW[:counted].flatten(2).amin(2) < IGNORE).sum(0)) > 0
+            drawn = self.pixels.draw(target_BhHW.shape[1:], device, labelled_h, all_steps=self.feedback)
             codec, target_C = self.codec, target_BhHW
             if (
                 self.motion is None

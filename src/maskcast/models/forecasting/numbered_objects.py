@@ -7,7 +7,7 @@ from torch import Tensor
 from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
 from maskcast.data.clip_store.view import StoreView
 from maskcast.labels import IGNORE
-from maskcast.models.objects.overlaps import match
+from maskcast.models.objects.overlaps import match, overlaps
 from maskcast.models.objects.parts import max_objects, number_objects
 
 
@@ -41,7 +41,7 @@ class NumberedObjects(StoreView):
             unlabelled_T11 = unknown_THW.all((1, 2), keepdims=True)
             number_THW = number_objects(np.where(unlabelled_T11, context_THW, ids_THW), count)
             name_THW = number_objects(context_THW, count)
-            names = match(number_THW, name_THW, lambda number, name: number % count == name % count)
+            names = match(overlaps(number_THW, name_THW), lambda number, name: number % count == name % count)
             name_of = np.zeros(256, np.uint8)
             name_of[list(names)] = list(names.values())
             number_THW = name_of[number_THW]

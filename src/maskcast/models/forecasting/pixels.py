@@ -44,16 +44,19 @@ class Pixels:
     clips: int
     """Number of clips, if objects move (trajectories are learned from all clips); else all clips count."""
 
-    def draw(self, labelled_h: Tensor, size: Sequence[int], *, all_steps: bool) -> Draw:
+    def draw(
+        self, shape: Sequence[int], device: torch.device, labelled_h: Tensor | None, *, all_steps: bool
+    ) -> Draw:
         """Draws a sample with torch's random state.
 
         Args:
-            labelled_h: bool, whether each step has labels; on the device of the pixels.
-            size: height and width of the image.
+            shape: horizon, and height and width of the image.
+            device: of the pixels.
+            labelled_h: bool, whether each step has labels, on the device; None if that makes no difference.
             all_steps: take every step.
         """
-        device = labelled_h.device
-        steps = ALL if all_steps else draw_steps(len(labelled_h), self.steps, device, labelled_h)
+        horizon, *size = shape
+        steps = ALL if all_steps else draw_steps(horizon, self.steps, device, labelled_h)
         if device.type != "cuda":
             offsets = torch.randint(self.stride, (2,)).tolist()
             return Draw(steps, *(slice(offset, None, self.stride) for offset in offsets))
