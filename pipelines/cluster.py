@@ -35,10 +35,11 @@ PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 EXAMPLE = re.compile(r"@sha256:0{64}$")  # of the sample file
 PLACEHOLDER = "{{"  # starts one of Argo or kfp, which they replace anywhere in a text
 PLACEHOLDER_PROBLEM = "{{ starts a placeholder of Argo or kfp; use another value"
-# Variables that maskcast, Kubeflow, Argo and torchrun set in pods.
+# Variables that maskcast, Kubeflow, Argo and torchrun set in pods, and their prefixes.
 RESERVED = re.compile(
-    rf"(?!{NODE_RESOURCES}$)MASKCAST_|KFP_|ARGO_|PET_|TORCHELASTIC_"
-    r"|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_ADDR|MASTER_PORT)$"
+    r"KFP_|ARGO_|PET_|(MASKCAST_(DATA|DATA_CACHE|GRID|IMAGE|POD_METADATA|POD_SCHEDULING|RESUME_DIR)"
+    r"|TORCHELASTIC_(RESTART_COUNT|MAX_RESTARTS|RUN_ID|USE_AGENT_STORE|ERROR_FILE|SIGNALS_TO_HANDLE)"
+    r"|(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_ADDR|MASTER_PORT)$"
 )
 Kind = Literal["io", "cpu", "gpu"]
 
@@ -118,12 +119,8 @@ class Pod(Params):
     @property
     def labels(self) -> dict[str, str]:
         """Required labels of nodes: the node selector and the GPU type."""
-        return (self.labels_of_gpus if self.gpus else {}) | self.node_selector
-
-    @property
-    def labels_of_gpus(self) -> dict[str, str]:
-        """Required labels of nodes with GPUs."""
-        return {"nvidia.com/gpu.product": self.gpu_type} if self.gpu_type else {}
+        gpu_type = {"nvidia.com/gpu.product": self.gpu_type} if self.gpus and self.gpu_type else {}
+        return gpu_type | self.node_selector
 
 
 class Pods(Params):
@@ -283,7 +280,7 @@ class Cluster(Params):
             if RESERVED.match(name):
                 raise PydanticCustomError(
                     HIDE_INPUT,
-                    f"{name} is set by maskcast, Kubeflow or torchrun; remove it from `env` and `secrets`",
+                    f"{name} is reserved for maskcast, Kubeflow and torchrun; remove it from `env` and `secrets`",
                 )
             if names.count(name) > 1:
                 raise PydanticCustomError(
@@ -320,12 +317,20 @@ class Cluster(Params):
 
         Kueue adds its own to the pod that waits. That pod may have no GPUs, although the nodes have some.
         """
-        on_nodes = pod.labels_of_gpus if NODE_RESOURCES in self.env else {}
         tolerations = [toleration.model_dump(exclude_none=True) for toleration in pod.tolerations]
-        given = {"nodeSelector": on_nodes | pod.labels, "tolerations": tolerations}
+        given = {"nodeSelector": self.node(pod).labels, "tolerations": tolerations}
         if not any(given.values()):
             return {}
         return {"MASKCAST_POD_SCHEDULING": json.dumps({key: value for key, value in given.items() if value})}
+
+    def node(self, pod: Pod) -> Pod:
+        """Returns the resources of a node of a TrainJob, which are those of its stage's pod or of ``env``."""
+        limits = parse_node_resources(self.env.get(NODE_RESOURCES))
+        if limits is None:
+            return pod
+        gpus = limits.get(pod.gpu_resource, "0")
+        update = {"cpu": limits.get("cpu", "0"), "memory": limits.get("memory", "0")}
+        return pod.model_copy(update=update | {"gpus": int(gpus) if gpus.isdecimal() else 0})
 
     def pod(self, name: str, stage: str, kind: Kind) -> Pod:
         """Returns the pod settings of a stage: those of its kind, with overrides by stage, then by name.

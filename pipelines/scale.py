@@ -5,9 +5,9 @@ from typing import Any
 
 from maskcast.errors import MaskcastError
 from maskcast.params import validate
-from maskcast.runner.node_resources import NODE_RESOURCES, parse_node_resources
+from maskcast.runner.node_resources import NODE_RESOURCES
 from maskcast.runner.stage import get_stage
-from pipelines.cluster import Cluster, Pod
+from pipelines.cluster import Pod
 from pipelines.grid import Plan
 from pipelines.placement import Placement
 
@@ -43,7 +43,7 @@ def pods_of_nodes(on: Placement, values: Mapping[str, dict[str, Any]], grid: Pla
                     f"{name}.training.nodes {training.nodes}: nodes share the workspace, which {on.cluster.file} "
                     "does not have; add the key `workspace`, or set nodes to 1"
                 )
-            pod = found[name] = _node(on.cluster, pod)
+            pod = found[name] = on.cluster.node(pod)
         if 0 < pod.gpus < training.processes:  # without GPUs they share the processors
             where = NODE_RESOURCES if training.nodes > 1 and NODE_RESOURCES in on.cluster.env else f"stages.{name}"
             raise MaskcastError(
@@ -51,13 +51,3 @@ def pods_of_nodes(on: Placement, values: Mapping[str, dict[str, Any]], grid: Pla
                 f"{pod.gpu_resource}; change {where} there, or lower processes"
             )
     return found
-
-
-def _node(cluster: Cluster, pod: Pod) -> Pod:
-    """Returns the resources of a node of a TrainJob, which are those of the stage's pod or of the cluster file."""
-    limits = parse_node_resources(cluster.env.get(NODE_RESOURCES))
-    if limits is None:
-        return pod
-    gpus = limits.get(pod.gpu_resource, "0")
-    update = {"cpu": limits.get("cpu", "0"), "memory": limits.get("memory", "0")}
-    return pod.model_copy(update=update | {"gpus": int(gpus) if gpus.isdecimal() else 0})

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from maskcast.params import Params
-from maskcast.runner.dvc_lock import dvc_hashes, params_of_data
+from maskcast.registry.lineage import _data_lines
+from maskcast.runner.dvc_lock import dvc_hashes, locked_stages, params_of_data
 from maskcast.runner.provenance import DATA_PARAMS, MAX_TAG, run_tags
 
 LOCK = """
@@ -49,11 +51,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_params_of_data_are_those_of_the_stages_without_runs_before_an_input() -> None:
     fetched = {"fetch_dataset": {"uri": "https://me:word@host/videos"}}
     clips = fetched | {"prepare_clips": {"limit": 6}}
-    assert params_of_data({"clips": Path("data/clips")}) == clips
-    assert params_of_data({"masker": Path("models/masker")}) == clips
-    assert params_of_data({"clips": Path("data/hidden")}) == fetched | {"hidden": {"limit": 2}}
-    assert params_of_data({"clips": Path("elsewhere")}) == {}
-    assert dvc_hashes({"clips": Path("data/clips"), "masks": Path("elsewhere")}) == {"clips": "cc.dir"}
+    assert params_of_data(locked_stages(), {"clips": Path("data/clips")}) == clips
+    assert params_of_data(locked_stages(), {"masker": Path("models/masker")}) == clips
+    assert params_of_data(locked_stages(), {"clips": Path("data/hidden")}) == fetched | {"hidden": {"limit": 2}}
+    assert params_of_data(locked_stages(), {"clips": Path("elsewhere")}) == {}
+    assert dvc_hashes(locked_stages(), {"clips": Path("data/clips"), "masks": Path("elsewhere")}) == {
+        "clips": "cc.dir"
+    }
 
 
 def test_a_run_has_them_as_tags_without_secrets_and_within_mlflows_limit(project: Path) -> None:
@@ -67,6 +71,28 @@ def test_a_run_has_them_as_tags_without_secrets_and_within_mlflows_limit(project
     assert len(run_tags("evaluate", NoParams(), inputs)[f"{DATA_PARAMS}prepare_clips"]) == MAX_TAG
 
 
+def test_values_that_json_lacks_are_text(project: Path) -> None:
+    (project / "data").mkdir()
+    (project / "data/clips").write_text("clips")
+    Path("dvc.lock").write_text(LOCK.replace("limit: 6", "until: 2026-01-31"))
+    tags = run_tags("evaluate", NoParams(), {"clips": Path("data/clips")})
+    assert tags[f"{DATA_PARAMS}prepare_clips"] == '{"until": "2026-01-31"}'
+
+
+def test_single_keys_that_dvc_tracks_stand_in_their_sections() -> None:
+    tracked = "{prepare_clips.height: 96, prepare_clips.source.fps: 5, prepare_clips.source.frames: 9, seed: 1}"
+    Path("dvc.lock").write_text(LOCK.replace("{prepare_clips: {limit: 6}}", tracked))
+    found = params_of_data(locked_stages(), {"clips": Path("data/clips")})
+    assert found["prepare_clips"] == {"height": 96, "source": {"fps": 5, "frames": 9}}
+    assert found["seed"] == 1
+
+
+def test_lineage_prints_params_that_are_no_section() -> None:
+    tags = {f"{DATA_PARAMS}prepare_clips.height": "96", "maskcast.name": "train_masker"}
+    lines = _data_lines([SimpleNamespace(data=SimpleNamespace(tags=tags), info=SimpleNamespace(run_name="a"))])
+    assert lines == ["prepare_clips.height: made data of train_masker, has no run of its own", "  96"]
+
+
 def test_outside_of_dvc_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_STAGE")
-    assert params_of_data({"clips": Path("data/clips")}) == dvc_hashes({"clips": Path("data/clips")}) == {}
+    assert locked_stages() == []

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from dvc.utils.hydra import apply_overrides
 from kfp.compiler import Compiler
 from tests.conftest import write_store
 
+from components.evaluate_many import evaluate_many as evaluate_many_component
 from maskcast.commands import evaluate_many
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file
@@ -186,6 +188,21 @@ def test_variants_of_one_name_are_all_compared(tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(MaskcastError, match="first a: failed: e"):
         evaluate_many.score_grid(["a", "a"], folders, str(tmp_path / "clips"), "val", "out", "page")
     assert capsys.readouterr().out.splitlines() == ["left out a: failed: e", "left out a (2): failed: e"]
+
+
+def test_variants_typed_without_a_name_get_one_by_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_store(tmp_path / "clips")
+    models = [SimpleNamespace(path=str(tmp_path / folder)) for folder in ("x", "y")]
+    for model in models:
+        Path(model.path).mkdir()
+        Path(model.path, "FAILED.json").write_text('{"error": "e"}')
+    artifacts = {name: SimpleNamespace(path=str(tmp_path / name)) for name in ("clips", "report", "page")}
+    compare = evaluate_many_component.python_func
+    with pytest.raises(MaskcastError, match="first a: failed: e"):
+        compare(models, variants=[{"name": "a"}, {"train_masker": {}}], **artifacts)
+    assert capsys.readouterr().out.splitlines() == ["left out a: failed: e", "left out variant 2: failed: e"]
 
 
 def test_a_variant_that_fails_leaves_word_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

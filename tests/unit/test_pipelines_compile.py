@@ -425,7 +425,10 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
         ("image: x\nenv: {HEADER: 'Bearer abcdefghijklmnop'}", "HEADER must come from a secret"),
         ("image: x\nenv: {STORE: 'AccountName=a;AccountKey=b3==;'}", "STORE must come from a secret"),
         *(
-            (f"image: x\nenv: {{{name}: x}}", f"{name} is set by maskcast, Kubeflow or torchrun; remove it from")
+            (
+                f"image: x\nenv: {{{name}: x}}",
+                f"{name} is reserved for maskcast, Kubeflow and torchrun; remove it from",
+            )
             for name in (
                 "MASKCAST_GRID",
                 "MASKCAST_IMAGE",
@@ -433,11 +436,12 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
                 "KFP_RUN_ID",
                 "RANK",
                 "PET_RANK",
+                "TORCHELASTIC_RUN_ID",
             )
         ),
         (
             "image: x\nsecrets: {a: [LOCAL_WORLD_SIZE]}",
-            "LOCAL_WORLD_SIZE is set by maskcast, Kubeflow or torchrun",
+            "LOCAL_WORLD_SIZE is reserved for maskcast, Kubeflow and torchrun",
         ),
         ("image: x\nenv: {A: '{{workflow.name}}'}", "env.A: {{ starts a placeholder of Argo or kfp; use another"),
         ("image: x\nannotations: {a/b: 'x {{pod.name}}'}", "annotations.a/b: {{ starts a placeholder of Argo"),
@@ -557,6 +561,13 @@ def test_a_wrong_value_is_said_in_one_line(
     error = capsys.readouterr().err.strip()
     assert said in error
     assert "\n" not in error
+
+
+def test_variables_that_only_an_image_or_a_user_sets_are_not_reserved(tmp_path: Path) -> None:
+    env = {"MASKCAST_GIT_SHA": "0123", "TORCHELASTIC_ENABLE_FILE_TIMER": "1", "MASKCAST_PLUGIN": "mine"}
+    file = tmp_path / "cluster.yaml"
+    file.write_text(yaml.safe_dump({"image": "x", "env": env}))
+    assert load_cluster(file).env == env
 
 
 @pytest.mark.parametrize(

@@ -359,6 +359,15 @@ def test_a_network_without_its_divisor_is_told_so(tmp_path: Path) -> None:
         alone().build(single_map("ab"))
 
 
+def test_a_network_and_its_divisor_may_be_a_list_and_the_divisor_of_numpy() -> None:
+    listed = type(
+        "Listed",
+        (MaskerModelConfig,),
+        {"network": lambda self, channels: [torch.nn.Conv2d(3, channels, 1), np.int64(4)]},
+    )
+    assert listed().build(single_map("ab")).multiple == 4
+
+
 def test_a_model_without_a_head_says_so() -> None:
     said = (
         r"^Networks: sets no head_name, .*; set it, e\.g\. to network\.head, or train_masker\.attributes to false$"

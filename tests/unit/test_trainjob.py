@@ -103,6 +103,9 @@ def test_nodes_are_scheduled_by_the_cluster_file_and_not_as_kueue_placed_the_pod
     spec = node_spec(made())
     assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "H200", "zone": "a"}
     assert spec["tolerations"] == tolerations
+    own_gpu = {"image": "image", "pods": {"gpu": gpu | {"gpus": 1}}}
+    without = validate(Cluster, own_gpu | {"env": {"MASKCAST_NODE_RESOURCES": '{"cpu": 8}'}}, "")
+    assert '"nodeSelector": {"zone": "a"}' in without.scheduling_variables(without.pods.gpu)[name]
     monkeypatch.delenv(name)
     assert not {"nodeSelector", "tolerations"} & node_spec(made()).keys()
 

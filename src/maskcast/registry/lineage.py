@@ -79,11 +79,14 @@ def _data_lines(runs: Sequence[Any]) -> list[str]:
     for (name, value), names in sorted(users.items()):
         lines.append(f"{name}: made data of {', '.join(names)}, has no run of its own")
         try:
-            params = flatten(json.loads(value))
+            params = json.loads(value)
         except ValueError:  # longer than a tag may be
             lines.append(f"  {value} ...")
         else:
-            lines += [f"  {key}: {each}" for key, each in sorted(params.items())]
+            if isinstance(params, dict):
+                lines += [f"  {key}: {each}" for key, each in sorted(flatten(params).items())]
+            else:  # of a key at the top of the params file
+                lines.append(f"  {params}")
     return lines
 
 

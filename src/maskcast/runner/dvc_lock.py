@@ -1,10 +1,11 @@
 """What DVC's lock says of the inputs of a stage: their hashes, and the params of the stages that made them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from maskcast.params import deep_merge
 from maskcast.reading import parsing, read_yaml
 
 LOCK = Path("dvc.lock")
@@ -12,22 +13,21 @@ REMEDY = "run `dvc repro` again"
 DATA_STAGES = {"fetch_dataset", "prepare_clips", "prepare_detection"}  # they learn and measure nothing: no runs
 
 
-def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
-    """Returns DVC's hashes of those inputs that a stage of this ``dvc repro`` wrote; empty outside of DVC."""
-    stages = _locked_stages()
+def dvc_hashes(stages: Sequence[Mapping[str, Any]], inputs: Mapping[str, Path]) -> dict[str, str]:
+    """Returns DVC's hashes of those inputs that one of the ``locked_stages`` wrote."""
     with parsing(LOCK, "a lock of DVC", REMEDY):
         outs = [out for each in stages for out in each.get("outs", [])]
         made: dict[str, str] = {out["path"]: out["md5"] for out in outs if "md5" in out}
         return {name: made[path.as_posix()] for name, path in inputs.items() if path.as_posix() in made}
 
 
-def params_of_data(inputs: Mapping[str, Path]) -> dict[str, Any]:
+def params_of_data(stages: Sequence[Mapping[str, Any]], inputs: Mapping[str, Path]) -> dict[str, Any]:
     """Returns the params, by section, with which the data that inputs come from were fetched and prepared.
 
-    They are as in the params file, without defaults. The stages that make data have no runs of their own, and are
-    found by their commands. Empty outside of ``dvc repro``: a run of Kubeflow itself has the params of all stages.
+    They are as in the params file, without defaults; of a section of which ``dvc.yaml`` tracks single keys, these.
+    The stages that make data have no runs of their own, and are found among the ``locked_stages`` by their
+    commands.
     """
-    stages = _locked_stages()
     with parsing(LOCK, "a lock of DVC", REMEDY):
         makers = {out["path"]: each for each in stages for out in each.get("outs", [])}
         todo, seen = [path.as_posix() for path in inputs.values()], set[str]()
@@ -40,15 +40,26 @@ def params_of_data(inputs: Mapping[str, Path]) -> dict[str, Any]:
             maker = makers[path]
             todo += [each["path"] for each in maker.get("deps", [])]
             if DATA_STAGES & set(str(maker["cmd"]).split()):
-                for sections in maker.get("params", {}).values():
-                    found |= sections
+                for tracked in maker.get("params", {}).values():
+                    for key, value in tracked.items():
+                        found = deep_merge(found, _nested(key, value))
         return dict(sorted(found.items()))
 
 
-def _locked_stages() -> list[dict[str, Any]]:
-    """Returns the stages of the lock that this ``dvc repro`` writes; empty outside of DVC."""
+def locked_stages() -> list[dict[str, Any]]:
+    """Returns the stages of the lock that this ``dvc repro`` writes.
+
+    Empty outside of ``dvc repro``: a run of Kubeflow itself has the params of all stages.
+    """
     if "DVC_STAGE" not in os.environ or not LOCK.is_file():
         return []
     content = read_yaml(LOCK, "lock of DVC", REMEDY)
     with parsing(LOCK, "a lock of DVC", REMEDY):
         return list(content["stages"].values())
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """Returns a value below its dotted key, as in the params file."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return dict(value)

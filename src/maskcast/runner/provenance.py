@@ -16,7 +16,7 @@ from maskcast.installation import CLONE, git, version_and_commit
 from maskcast.params import flatten, params_hash
 from maskcast.reading import pluralize
 from maskcast.redaction import redacted
-from maskcast.runner.dvc_lock import dvc_hashes, params_of_data
+from maskcast.runner.dvc_lock import dvc_hashes, locked_stages, params_of_data
 from maskcast.runner.stage import running_name
 
 CODE = "maskcast.code"  # tag of a run: version and commit of maskcast, if it did not run in a clone of it
@@ -118,6 +118,7 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
     """
     commit = os.environ.get("MASKCAST_GIT_SHA") or git("rev-parse", "HEAD") or "none"  # an image has no git
     group = os.environ.get("KFP_RUN_ID") or os.environ.get("DVC_EXP_NAME") or commit
+    locked = locked_stages()
     changed = git("status", "--porcelain", "--untracked-files=all", "--", ":(top,glob)**/*.py")
     tags = {
         "maskcast.stage": stage,
@@ -131,9 +132,10 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
         "mlflow.source.name": f"maskcast {stage}",
         "mlflow.source.git.commit": commit,
         **{f"{DATA_HASH}{name}": digest_tree(path) for name, path in inputs.items()},
-        **{f"{DVC_HASH}{name}": digest for name, digest in dvc_hashes(inputs).items()},
+        **{f"{DVC_HASH}{name}": digest for name, digest in dvc_hashes(locked, inputs).items()},
         **{f"{REGISTERED}{name}": version for name, version in _registered_versions(inputs)},
-        **{f"{DATA_PARAMS}{name}": json.dumps(values) for name, values in params_of_data(inputs).items()},
+        # JSON has no dates, which YAML has.
+        **{f"{DATA_PARAMS}{k}": json.dumps(v, default=str) for k, v in params_of_data(locked, inputs).items()},
     }
     if not Path.cwd().is_relative_to(CLONE):
         tags[CODE] = version_and_commit()

@@ -1,6 +1,7 @@
 """The bases of the configs of segmenters and of their losses; nothing here imports torch."""
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from maskcast.errors import MaskcastError
@@ -96,9 +97,9 @@ class MaskerModelConfig(SegmenterModelConfig):
         from maskcast.models.segmentation.base import Masker, logit_channels
 
         made: Any = self.network(sum(logit_channels(maps)))
-        is_pair = isinstance(made, tuple) and len(made) == 2
-        if not is_pair or not isinstance(made[0], nn.Module) or not isinstance(made[1], int):
+        is_pair = isinstance(made, Sequence) and len(made) == 2
+        if not is_pair or not isinstance(made[0], nn.Module) or not isinstance(made[1], Integral):
             expected = "a pair: the network, a torch module, and the divisor of its input sizes, an int"
             raise returned_error(self, "network", expected, made)
         network, divisor = made
-        return Masker(network, divisor, maps)
+        return Masker(network, int(divisor), maps)
