@@ -36,7 +36,7 @@ from maskcast.training.tasks.segmentation import segmentation_task
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipStore:
     """`clips`, here; every split but test."""
     monkeypatch.chdir(tmp_path)
-    return write_store(Path("clips"), height=16, width=24, train=1, val=1, unlabeled=2, hidden=1)
+    return write_store(Path("clips"), height=16, width=24, train=1, val=1, unlabeled=2, hidden=2)
 
 
 @pytest.fixture
@@ -653,7 +653,7 @@ def test_the_page_of_suggestions_has_a_key_of_the_classes_that_are_found(store: 
         ),
         (
             "import --format coco hidden.json --clips clips --output o",
-            "clip 'hidden_0' is hidden and cannot be labelled; remove its frames from",
+            "hidden clips, which cannot be labelled; remove their frames from it: 'hidden_0', 'hidden_1'",
         ),
         ("suggest --clips clips --masker masker --budget 0 --output o", "--budget: got 0; give 1 or more"),
         ("suggest --clips clips --masker clips --output o", "clips"),
@@ -665,12 +665,26 @@ def test_mistakes_get_one_line_and_leave_nothing(
     Path("bad.csv").write_text("name,frame\na,1\n")
     Path("far.csv").write_text("clip,frame\ntrain_0,99\n")
     Path("two.csv").write_text("clip,frame\ntrain_0,1\ntrain_0,1\n")
-    image = {"id": 1, "file_name": "hidden_0_000000.png", "height": 16, "width": 24}
-    content = {"images": [image], "categories": [{"id": 1, "name": "red"}], "annotations": []}
+    size = {"height": 16, "width": 24}
+    images = [{"id": k, "file_name": f"hidden_{k}_000000.png", **size} for k in range(2)]
+    content = {"images": images, "categories": [{"id": 1, "name": "red"}], "annotations": []}
     Path("hidden.json").write_text(json.dumps(content))
     before = sorted(Path().rglob("*"))
     assert message in failed(capsys, "labels", *words.split())
     assert sorted(Path().rglob("*")) == before
+
+
+def test_hidden_clips_do_not_go_out(store: ClipStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """A masker masks them like all clips, for forecasts; what is exported can be imported again."""
+    with ClipWriter(Path("masks"), height=16, width=24, maps=single_map(store.classes)) as writer:
+        for clip_id, kind, split in (("unlabeled_0", "unlabelled", "unlabeled"), ("hidden_0", "hidden", "hidden")):
+            masks = moving_squares(1, store.get(clip_id).num_frames, 16, 24)[1]
+            writer.add(clip_id, split=split, kind=kind, masks={MASK: masks})
+    words = ["--format", "coco", "--clips", "clips", "--output"]
+    assert main(["labels", "export", *words, "out", "--masks", "masks"]) == 0
+    assert "left out 1 hidden clip, which cannot be labelled" in "".join(capsys.readouterr())
+    assert not list(Path("out").rglob("hidden*"))
+    assert main(["labels", "import", *words, "labelled", "out"]) == 0
 
 
 def test_labels_are_carried_and_go_out_to_be_corrected(

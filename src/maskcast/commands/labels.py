@@ -228,6 +228,8 @@ def _export(args: argparse.Namespace, out: Path) -> str:
     more = ", ..." if len(report.sizes) > LISTED else ""
     origin = "the size of the clips" if raw_frames is None else f"the size in {args.raw}"
     say(f"images and masks are {sizes}{more} (width x height), {origin}")
+    if report.hidden:
+        say(f"left out {pluralize(report.hidden, 'hidden clip')}, which cannot be labelled")
     frames_and_clips = f"{pluralize(report.frames, 'frame')} of {pluralize(report.clips, 'clip')}"
     return f"wrote {frames_and_clips} as {label_format.name}"
 

@@ -52,6 +52,7 @@ class CollectedLabels:
             "source_aspect" in clip.meta for clip in store.clips
         )
         self._named: dict[str, set[int]] = defaultdict(set)  # frames that the file names, by clip
+        self._hidden: dict[str, None] = {}  # hidden clips that the file names, in its order
         self.clips: dict[str, _ClipLabels] = {}
 
     @property
@@ -65,6 +66,9 @@ class CollectedLabels:
         Raises:
             MaskcastError: a place is listed twice, the frame has another aspect ratio, or an unknown class.
         """
+        if hidden := [clip_id for clip_id, _ in match.named if self._store.get(clip_id).kind == "hidden"]:
+            self._hidden.update(dict.fromkeys(hidden))
+            return
         for clip_id, t in match.named:
             if t in self._named[clip_id]:
                 raise MaskcastError(
@@ -88,6 +92,14 @@ class CollectedLabels:
         for clip_id, t in match.others:
             if t not in self._named.get(clip_id, ()) and self._store.get(clip_id).kind != "hidden":
                 self._clip(clip_id).frames[t] = packed
+
+    def check_hidden(self) -> None:
+        """Raises an error that names all hidden clips of the file."""
+        if self._hidden:
+            raise MaskcastError(
+                f"{self._store.root}: the file labels hidden clips, which cannot be labelled; remove their "
+                f"frames from it: {', '.join(map(repr, self._hidden))}"
+            )
 
     def fill_background(self) -> int:
         """Makes all unlisted frames of the clips that the file names background; returns their number."""
@@ -128,10 +140,6 @@ class _ClipLabels:
 
     def __init__(self, store: ClipStore, clip_id: str) -> None:
         self._store, self._clip = store, store.get(clip_id)
-        if self._clip.kind == "hidden":
-            raise MaskcastError(
-                f"{store.root}: clip {clip_id!r} is hidden and cannot be labelled; remove its frames from the file"
-            )
         self._instances = store.label_map.kind == "instances"
         self._size, self._dtype = (store.height, store.width), np.uint32 if self._instances else np.uint8
         self._objects: dict[tuple[int, int], int] = {}  # key (class, instance): painted number

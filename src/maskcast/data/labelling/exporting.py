@@ -36,11 +36,13 @@ class ExportReport:
         clips: number of clips.
         frames: number of frames; one that several clips of a video share counts once.
         sizes: sizes of the frames, the most frequent first.
+        hidden: number of hidden clips, which cannot be labelled and are left out.
     """
 
     clips: int
     frames: int
     sizes: Sequence[Size]
+    hidden: int
 
 
 def export_labels(
@@ -87,7 +89,10 @@ def export_labels(
         clips = {clip_id: labelled_or_all(store, clip_id) for clip_id in clips_with_masks}
     else:
         clips = {clip_id: _check_frames(store, clip_id, sorted(chosen)) for clip_id, chosen in frames.items()}
-    clips = {clip_id: chosen for clip_id, chosen in clips.items() if chosen}
+    hidden = {clip_id for clip_id in clips if store.get(clip_id).kind == "hidden"}
+    clips = {clip_id: chosen for clip_id, chosen in clips.items() if chosen and clip_id not in hidden}
+    if hidden and not clips:
+        raise MaskcastError(f"{store.root}: all clips to export are hidden and cannot be labelled; choose others")
     if not clips:
         raise MaskcastError(
             f"{store.root}: no clip has masks of map {label_map.name!r}; use a store that has them"
@@ -108,7 +113,7 @@ def export_labels(
     )
     form.write(folder, export)
     common = [size for size, _ in Counter(sizes.values()).most_common()]
-    return ExportReport(len(clips), sum(map(len, places.values())), common)
+    return ExportReport(len(clips), sum(map(len, places.values())), common, len(hidden))
 
 
 def _places(store: ClipStore, clips: FrameSelection, *, by_video: bool) -> Places:

@@ -151,6 +151,7 @@ def import_labels(
                     report.empty += frame.empty
                     unknown.add(frame)
                     new.add(frame, match)
+            new.check_hidden()
         except MaskcastError as error:  # for an archive it names the temporary folder
             raise MaskcastError(str(error).replace(str(opened), str(path))) from None
         report.unknown_classes = list(unknown.warnings(opened if opened.is_dir() else opened.parent))
