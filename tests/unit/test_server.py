@@ -113,6 +113,5 @@ def test_a_server_that_does_not_answer_at_once_is_asked_again(monkeypatch: pytes
     assert asked == ["/version", "/version"]
 
 
-def test_the_oldest_server_is_of_the_same_version_as_the_oldest_client() -> None:
-    assert f'"mlflow-skinny>={MIN_SERVER},' in (ROOT / "pyproject.toml").read_text()
+def test_the_oldest_server_is_documented() -> None:
     assert f"MLflow ({MIN_SERVER} or later)" in (ROOT / "docs/servers.md").read_text()
