@@ -200,6 +200,15 @@ def test_colours_of_classes_on_a_line_are_no_soft_edges(tmp_path: Path) -> None:
     assert edge_colours(survey_masks(sorted(tmp_path.iterdir()), 255)) == []
 
 
+def test_areas_of_shades_are_no_soft_edges(tmp_path: Path) -> None:
+    mask = np.full((36, 60, 3), 255, np.uint8)  # 9 shades from white to red, all in each file
+    for k in range(9):
+        mask[6:30, 3 + 6 * k : 9 + 6 * k, 1:] = 230 - 25 * k
+    for number in range(3):
+        write_images(tmp_path, mask[None], "{:04d}.png", number)
+    assert edge_colours(survey_masks(sorted(tmp_path.iterdir()), 255)) == []
+
+
 def test_black_that_is_rare_may_be_a_class(tmp_path: Path) -> None:
     write(tmp_path, "notes.txt", "", colours=False)
     for path in tmp_path.glob("masks/*/*.png"):

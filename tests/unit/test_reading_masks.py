@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -264,23 +265,37 @@ def soft(greys: tuple[int, ...]) -> np.ndarray:
     return np.asarray(Image.fromarray(hard).filter(ImageFilter.GaussianBlur(0.7)))
 
 
-@pytest.mark.parametrize("greys", [(127, 254), (128, 255), (255, 85), (85, 170, 255)])
+@pytest.mark.parametrize("greys", [(127, 254), (128, 255), (255, 85), (85, 170, 255, 255)])
 @pytest.mark.parametrize("name", ["m.png", "m.jpg"])
 def test_a_grey_class_with_soft_edges_is_not_background(name: str, greys: tuple[int, ...], tmp_path: Path) -> None:
     path = saved(tmp_path / name, picture(soft(greys)))
-    survey = survey_masks([path], ignore=255)
-    match = (
-        r"m\.png: the masks have soft edges, and greys .* \(most .*\); export"
-        if name == "m.png"
-        else "JPEG changes"
-    )
+    match = rf"{name}: the masks have soft edges, and areas of grey .* \(most .*\); export .*, or set source.enc"
     with pytest.raises(LabelError, match=match):
-        propose_mask_params(survey)
-    with pytest.raises(LabelError, match=r"may be one foreground or several|JPEG changes"):
+        propose_mask_params(survey_masks([path], ignore=255))
+    with pytest.raises(LabelError, match=match):
         read([path])
+    assert (read([path], encoding="binary")[0] == (np.asarray(Image.open(path)) >= 128)).all()
     white = saved(tmp_path / name, picture(soft((255,) * len(greys))))
     assert propose_mask_params(survey_masks([white], ignore=255)).source == {"classes": list(TWO)}
     assert np.sum(read([white])[0]) == pytest.approx(400 * len(greys), rel=0.05)
+
+
+@pytest.mark.parametrize("filter_of", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
+@pytest.mark.parametrize("shape", ["discs", "lines"])
+def test_soft_edges_of_small_objects_are_no_grey_class(
+    shape: str, filter_of: Image.Resampling, tmp_path: Path
+) -> None:
+    hard = np.zeros((96, 96), np.uint8)
+    for k in range(8, 96, 16):
+        if shape == "discs":
+            cv2.circle(hard, (k, 96 - k), 3, 255, -1)
+        elif k == 40:
+            cv2.line(hard, (k, 8), (96 - k, 88), 255, 2)
+            cv2.line(hard, (8, k), (88, k), 255, 2)
+    large = Image.fromarray(hard).resize((192, 192), filter_of)
+    path = saved(tmp_path / "m.png", large)
+    assert propose_mask_params(survey_masks([path], ignore=255)).source == {"classes": list(TWO)}
+    assert (read([path])[0] == (np.asarray(large) >= 128)).all()
 
 
 UNREADABLE: dict[str, tuple[Make, str]] = {

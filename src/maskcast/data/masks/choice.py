@@ -108,6 +108,16 @@ def check_palettes(survey: MaskSurvey) -> None:
         raise LabelError(palette_conflict_message(path, index, colour, other))
 
 
+def grey_class_error(survey: MaskSurvey) -> LabelError:
+    """Returns the error for masks with soft edges, or noise of JPEG, whose grey areas may be a class."""
+    top = sorted(value for value, _ in survey.pixels.most_common(4))
+    return LabelError(
+        f"{survey.lossy or survey.first_file[survey.values[-1]]}: the masks have soft edges, and areas of grey "
+        f"that may be classes (most pixels have {survey.format_values(top)}); export them as PNG without soft "
+        "edges, or set source.encoding: binary and two classes for foreground from 128 on"
+    )
+
+
 def _binary_rule(
     survey: MaskSurvey, foreground: list[int], ignore: int | None, *, explicit: bool, are_objects: bool = False
 ) -> MaskRule:
@@ -121,12 +131,15 @@ def _binary_rule(
         are_objects: whether values are object numbers: then many values are no soft edge, and 128 is no threshold.
     """
     has_many_values = len(foreground) > MAX_LABEL_VALUES and not are_objects
-    if survey.is_black_and_white and (survey.lossy is not None or has_many_values):
+    is_soft = survey.is_black_and_white and (survey.lossy is not None or has_many_values)
+    if is_soft and (explicit or not survey.has_grey_class):
         between_share = survey.share(value for value in survey.pixels if 0 < value < 255)
         description = (
             f"{survey}: 128 and more is foreground ({between_share:.1%} of the pixels lie between 0 and 255)"
         )
         return MaskRule("threshold", 2, ignore, description=description)
+    if is_soft:
+        raise grey_class_error(survey)
     if survey.lossy is not None:
         raise LabelError(
             f"{survey.lossy}: {LOSSY_MESSAGE}, and these are not black and white "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from maskcast.data.masks.choice import check_palettes
+from maskcast.data.masks.choice import check_palettes, grey_class_error
 from maskcast.data.masks.panoptic import PanopticEncoding
 from maskcast.data.masks.rules import LOSSY_MESSAGE, VOID
 from maskcast.data.masks.soft_edges import edge_colours
@@ -41,16 +41,13 @@ def propose_mask_params(survey: MaskSurvey) -> MaskProposal:
     binary = {"classes": ["background", "foreground"]}
     if survey.colours:
         return _propose_values(survey, "each colour is taken as a class")
-    if survey.is_black_and_white and (survey.lossy is not None or len(foreground) > MAX_LABEL_VALUES):
+    is_soft = survey.is_black_and_white and (survey.lossy is not None or len(foreground) > MAX_LABEL_VALUES)
+    if is_soft and survey.has_grey_class:
+        raise grey_class_error(survey)
+    if is_soft:
         return MaskProposal(binary, ("the masks are black and white with soft edges: 128 and more is foreground",))
     if survey.lossy is not None:
         raise LabelError(f"{survey.lossy}: {LOSSY_MESSAGE}; export the masks as PNG")
-    if survey.has_soft_classes and len(foreground) > MAX_LABEL_VALUES:
-        top = sorted(value for value, _ in survey.pixels.most_common(4))
-        raise LabelError(
-            f"{survey.first_file[foreground[-1]]}: the masks have soft edges, and greys between black and white "
-            f"that may be classes (most pixels have {survey.format_values(top)}); export them without soft edges"
-        )
     if len(foreground) < 2:
         return MaskProposal(binary, _foreground_notes(survey, foreground))
     void = {"ignore": survey.void} if survey.void in foreground else {}

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.masks.panoptic import PanopticEncoding
 from maskcast.data.masks.stored import WHITE_16, MaskImage, ReadMode, read_mask
@@ -21,7 +24,7 @@ MAX_LABEL_VALUES = 8  # up to this many values are labels, more may be a soft ed
 MAX_SHOWN = 6  # maximum number of values in a message
 BLACK, WHITE = 0x000000, 0xFFFFFF
 MIN_GREY_STEP = 8  # between 8-bit greys of a mask made for people
-MAX_EDGE_SHARE = 0.25  # of soft edges, the maximum share of similar greys, relative to white and to all greys
+MAX_FLAT_SHARE = 0.1  # of soft edges, the maximum share of flat, similar greys, relative to white and to all greys
 JPEG_TOLERANCE = 32  # how far JPEG may change black and white
 
 
@@ -36,6 +39,7 @@ class MaskSurvey:
         panoptic: how class and object were separated; values are then classes. None if values are as stored.
         formats: number of files by form, e.g. `palette`.
         pixels: number of pixels by value.
+        edge_pixels: number of those that touch another colour, or a grey that is seen to differ.
         files: number of files by value.
         first_file: first file with each value.
         counts_by_file: number of pixels by value, of each file.
@@ -52,6 +56,7 @@ class MaskSurvey:
     panoptic: PanopticEncoding | None = None
     formats: Counter[str] = field(default_factory=Counter)
     pixels: Counter[int] = field(default_factory=Counter)
+    edge_pixels: Counter[int] = field(default_factory=Counter)
     files: Counter[int] = field(default_factory=Counter)
     first_file: dict[int, Path] = field(default_factory=dict)
     counts_by_file: dict[Path, Mapping[int, int]] = field(default_factory=dict)
@@ -70,6 +75,7 @@ class MaskSurvey:
             self.lossy = self.lossy or path
         counts = mask.counts()
         self.counts_by_file[path] = counts
+        self.edge_pixels.update(_count_edge_pixels(mask))
         for value, pixels in counts.items():
             self.pixels[value] += pixels
             self.files[value] += 1
@@ -123,17 +129,7 @@ class MaskSurvey:
 
     @property
     def is_black_and_white(self) -> bool:
-        """Whether grey values are mostly black and white with few between: soft edges, or noise of JPEG."""
-        return self._is_mostly_black_and_white and not self._has_grey_class
-
-    @property
-    def has_soft_classes(self) -> bool:
-        """Whether grey values are soft edges, or noise of JPEG, of black, white and a grey that is a class."""
-        return self._is_mostly_black_and_white and self._has_grey_class
-
-    @property
-    def _is_mostly_black_and_white(self) -> bool:
-        """Whether nine of ten pixels are black or white.
+        """Whether nine of ten pixels are black or white; others are soft edges, noise of JPEG, or a grey class.
 
         White must be at least a quarter of what is not black; for numbers of many objects it is less.
         """
@@ -146,14 +142,15 @@ class MaskSurvey:
         return black + white > 0.9 and white >= (1 - black) / 4
 
     @property
-    def _has_grey_class(self) -> bool:
-        """Whether many pixels between black and white have similar greys; those of edges vary."""
+    def has_grey_class(self) -> bool:
+        """Whether areas of a grey lie between black and white; at soft edges each pixel touches other greys."""
         between = range(JPEG_TOLERANCE + 1, 255 - JPEG_TOLERANCE)
-        similar = (
-            range(max(v - MIN_GREY_STEP, between[0]), min(v + MIN_GREY_STEP + 1, between.stop)) for v in between
+        flat = self.pixels - self.edge_pixels
+        width = 2 * MIN_GREY_STEP  # of noise
+        most = max(sum(flat[near] for near in range(v, v + width)) for v in between[:-width])
+        return most > MAX_FLAT_SHARE * max(
+            sum(self.pixels[v] for v in greys) for greys in (between, range(between.stop, 256))
         )
-        most = max(map(self.share, similar))
-        return most > MAX_EDGE_SHARE * max(self.share(between), self.share(range(between.stop, 256)))
 
     def format_values(self, values: Sequence[int]) -> str:
         """Returns values as text, e.g. `0, 255`."""
@@ -164,6 +161,15 @@ class MaskSurvey:
         forms = ", ".join(self.formats) or "none read"
         seen = "" if self.num_read == self.num_masks else f", {self.num_read} looked at"
         return f"{pluralize(self.num_masks, 'mask')} ({forms}{seen}), values {self.format_values(self.values)}"
+
+
+def _count_edge_pixels(mask: MaskImage) -> Mapping[int, int]:
+    """Returns the number of pixels, by value, that touch another colour, or a grey that is seen to differ."""
+    values_HW = mask.values_HW.astype(np.float32)  # exact for 24 bits
+    kernel = np.ones((3, 3), np.uint8)
+    contrast_HW = cv2.dilate(values_HW, kernel) - cv2.erode(values_HW, kernel)
+    touching_HW = contrast_HW > (0 if mask.colours else MIN_GREY_STEP)
+    return replace(mask, values_HW=mask.values_HW[touching_HW]).counts()
 
 
 def are_numbers(values: Sequence[int], white: int) -> bool:
