@@ -52,6 +52,10 @@ OTHERS: dict[str, Any] = {  # which are no lists of these classes
     "classes.json": [{"name": "car", "id": 4}, {"name": "person", "id": 7}, {"name": "dog", "id": 9}],
     "label_counts.txt": "car 31\nperson 12\ndog 5\n",
     "labels.csv": "0,car\n0,person\n1,dog\n",
+    "classes.csv": "Idx,Ratio,Train,Name\n1,0.1,100,car\n2,0.2,50,person\n",
+    "class_shares.csv": "Idx,Ratio,Name\n1,0.1,car\n2,0.2,person\n",
+    "class_sizes.csv": "name,id,size,kind\ncar,1,70,vehicle\nperson,2,50,human\n",
+    "class_counts.txt": "title\n1 car 31\n2 person 12\n",
     "dataset.json": {"background": 0, "car": 1, "person": 2},
     "class.json": {"labels": 3},
     "color.json": {"car": [0, 0, 999], "person": True},
@@ -82,6 +86,26 @@ NUMBERED: dict[str, tuple[str, str | bytes, list[str]]] = {  # file, content, na
     "names against the order of numbers": ("classes.txt", "background\nmilk 2\nwater 1\n", ["milk 2", "water 1"]),
     "numbers first": ("classes.txt", "background\n2 wheeler\n4 wheeler\n", ["2 wheeler", "4 wheeler"]),
     "labelme": ("labels.txt", "__ignore__\n_background_\nCell 1, a\nCell 2\n", []),
+    "names with colons": ("colors.txt", "background: 0, 0, 0\nCell 1, a: 255, 0, 0\nCell 2: 0, 0, 255\n", []),
+    "ids after colons": ("labels.txt", "background: 0\nwhite cell: 1\nCell 2: 2\n", ["white cell", "Cell 2"]),
+    "commas in colours": ("colors.txt", "background 0,0,0\nCell 1, a 255,0,0\nCell 2 0,0,255\n", []),
+    "opacity": ("classes.csv", 'background,0,0,0,255\n"Cell 1, a",255,0,0,255\nCell 2,0,0,255,255\n', []),
+    "3D Slicer": ("colors.txt", "0 background 0 0 0 0\n1 Cell 1, a 255 0 0 255\n2 Cell 2 0 0 255 255\n", []),
+    "ITK-SNAP": (
+        "labels.txt",
+        '# IDX R G B A VIS MSH LABEL\n0 0 0 0 0 0 0 "background"\n'
+        '1 255 0 0 1 1 1 "Cell 1, a"\n2 0 0 255 1 1 1 "Cell 2"\n',
+        [],
+    ),
+    "a header of words": ("labels.txt", "label_id label_name\n1 Cell 1, a\n2 Cell 2\n", []),
+    "a header before colours": (
+        "colors.txt",
+        "class_name r g b\nbackground 0 0 0\nCell 1, a 255 0 0\nCell 2 0 0 255\n",
+        [],
+    ),
+    "a title of words": ("colors.txt", "All 3 cells\n0 0 0 background\n255 0 0 Cell 1, a\n0 0 255 Cell 2\n", []),
+    "a remark": ("labels.txt", "// classes\n0 background\n1 Cell 1, a\n2 Cell 2\n", []),
+    "a last line": ("labels.csv", 'background,0\n"Cell 1, a",1\nCell 2,2\nend\n', []),
     "UTF-16": ("classes.txt", "background\r\nKäste\r\nStraße\r\n".encode("utf-16"), ["Käste", "Straße"]),
 }
 

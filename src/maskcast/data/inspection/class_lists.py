@@ -26,9 +26,17 @@ CLASS_LIST = re.compile(
 JSON_PARTS = ("labels", "classes", "categories")
 _HEX = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
 _ID_OR_HEX = re.compile(rf"\d+|{_HEX.pattern}", re.IGNORECASE)
-_TRIPLE = re.compile(r"[(\[]?\s*(\d{1,3})[,\s]+(\d{1,3})[,\s]+(\d{1,3})\s*[)\]]?")
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+_COLOUR = r"\d{1,3}(?:[,\s]+\d{1,3}){2,3}"  # with or without opacity
+_COLOUR_CELL = re.compile(rf"[(\[]?\s*({_COLOUR})\s*[)\]]?")
+_COLOUR_WORD = re.compile(rf"(?<!,)(?<!,\s)(?<![^\s:]){_COLOUR}(?![^\s:])")  # `car 255,0,0`
 _LABELMAP = re.compile(r"([^:]+):(\d+),(\d+),(\d+):[^:]*:[^:]*")
-_HEADER = re.compile(r"id|index|name|class|label|value|pixel|colou?r|rgb|hex|r|g|b|red|green|blue", re.IGNORECASE)
+_HEADER = re.compile(
+    r"((id|index|name|class|label|value|pixel|colou?r|rgb|hex|r|g|b|red|green|blue)_?)+", re.IGNORECASE
+)
+# How many numbers may stand before and after a name: an id, a colour, or both, perhaps with the opacity.
+# ITK-SNAP adds two that say what is visible.
+_FORMS = {(1, 0), (0, 1), (3, 0), (0, 3), (1, 3), (3, 1), (4, 0), (0, 4), (1, 4), (5, 0), (7, 0)}
 DELIMITERS = (";", "\t", ",")
 VIPSEG = "panoVIPSeg_categories.json"  # its ids are one less than the values in masks, where 0 means no label
 LABELME_IGNORED = "__ignore__"  # first in labelme's lists, with the id -1
@@ -76,75 +84,100 @@ def _parse_text(text: str) -> list[ListedClass]:
     """Parses the lines of a list, which have names, and perhaps ids or colours.
 
     `64 128 64 Animal`, `Animal,64,128,64`, `Animal:64,128,64::`, `Animal,#408040`, `1: Animal`,
-    `1,Animal,64,128,64`.
+    `1,Animal,64,128,64`, `Animal: 64, 128, 64`, `1 Animal 64 128 64 255`.
     """
     # A line that begins with # and no colour is a comment.
     lines = [line for line in map(str.strip, text.splitlines()) if line and (line[0] != "#" or _HEX.match(line))]
-    if found := [match for line in lines if (match := _LABELMAP.fullmatch(line))]:
-        return [ListedClass(one[1].strip(), _rgb([int(one[k]) for k in (2, 3, 4)])) for one in found]
+    if labelmap := [match for line in lines if (match := _LABELMAP.fullmatch(line))]:
+        return [ListedClass(one[1].strip(), _rgb([int(one[k]) for k in (2, 3, 4)])) for one in labelmap]
     for delimiter in DELIMITERS:
-        if lines and all(delimiter in line for line in lines[1:] or lines):  # the first may be a title
-            rows: list[list[str]] = []
+        if 2 * sum(delimiter in line for line in lines) > len(lines):
+            table: list[list[str]] = []
             with suppress(csv.Error):  # no table
-                rows += csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-            if table := [one for row in rows if (one := _parse_cells(row, delimiter)) is not None]:
-                return table
+                table += map(_cells, csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
+            if 2 * sum(map(_has_values, table)) > len(table):
+                found = _parse_rows(table, f"{delimiter.strip()} ")
+                if found or 2 * sum(_COLOUR_WORD.search(line) is not None for line in lines) <= len(lines):
+                    return found
+                break
             lines = [line.strip(delimiter) for line in lines]
-    return _parse_words([re.sub(r"(?<=\d):", " ", line).split() for line in lines])
-
-
-def _parse_cells(row: Sequence[str], delimiter: str) -> ListedClass | None:
-    """Returns the class in a row of a table; None if a name is lacking, or an id or a colour."""
-    words: list[str] = []
-    values: list[str] = []
-    for cell in filter(None, map(str.strip, row)):
-        triple = _TRIPLE.fullmatch(cell)
-        is_value = is_small_integer(cell) or _HEX.fullmatch(cell)
-        (values if is_value or triple else words).extend(triple.groups() if triple else [cell])
-    return _with_values(f"{delimiter.strip()} ".join(words), values)
-
-
-def _parse_words(rows: Sequence[Sequence[str]]) -> list[ListedClass]:
-    """Returns the classes of lines of words.
-
-    Numbers before or after a name are an id, a colour or both (1, 3 or 4) if all lines have them. An id is a part
-    of the name if names are not different without it.
-    """
+    lines = [_COLOUR_WORD.sub(lambda match: match[0].replace(",", " "), line) for line in lines]
+    rows = [re.sub(r"(?<=\d):", " ", line).split() for line in lines]
     if rows and all(map(_HEADER.fullmatch, rows[0])) and max(map(len, rows[0])) > 1:
         rows = rows[1:]
     rows = [row for row in rows if not all(map(is_small_integer, row))]
-    hexes = [[word for word in row if _HEX.fullmatch(word)] for row in rows]
-    rows = [[word for word in row if not _HEX.fullmatch(word)] for row in rows]
-    first, last = (
-        {2: 1}.get(number := min((_count_numbers(row[::step]) for row in rows), default=0), min(number, 4))
-        for step in (1, -1)
-    )
-    if first % 3:  # the id comes first
-        last -= last % 3
-    if len({" ".join(row[first : len(row) - last]) for row in rows}) < len(rows):
-        first, last = 0 if first == 1 else first, last - last % 3
-    found = []
-    for row, colour in zip(rows, hexes, strict=True):
-        before, name, after = row[:first], row[first : len(row) - last], row[len(row) - last :]
-        values = [*after, *before] if len(before) == 3 else [*before, *after]  # the id first
-        if (one := _with_values(" ".join(name), [*values, *colour])) is not None:
-            found.append(one)
-    return found or [ListedClass(" ".join(row), None) for row in rows]
+    if 2 * sum(_has_values(row, of_words=True) for row in rows) > len(rows):
+        return _parse_rows(rows, " ")
+    return [ListedClass(" ".join(row), None) for row in rows]
 
 
-def _count_numbers(words: Iterable[str]) -> int:
-    """Returns the number of words before the first that is no number."""
-    return sum(1 for _ in takewhile(is_small_integer, words))
+def _cells(row: Sequence[str]) -> list[str]:
+    """Returns the cells of a row of a table that are not empty, and the numbers of a colour one by one."""
+    cells: list[str] = []
+    for cell in filter(None, map(str.strip, row)):
+        colour = _COLOUR_CELL.fullmatch(cell)
+        cells += re.findall(r"\d+", cell) if colour else [cell]
+    return cells
+
+
+def _has_values(row: Sequence[str], *, of_words: bool = False) -> bool:
+    """Whether a row has a name, and numbers or colours; in words these are at its ends."""
+    are_values = [bool(_NUMBER.fullmatch(cell) or _HEX.fullmatch(cell)) for cell in row]
+    return not all(are_values) and any(are_values[:: max(1, len(row) - 1)] if of_words else are_values)
+
+
+def _parse_rows(rows: Sequence[Sequence[str]], joint: str) -> list[ListedClass]:
+    """Returns the classes of rows of which most have values; none if it is unclear what these mean.
+
+    The others are titles or remarks, unless the values are only ids that do not count up, which may be of names.
+    In words, numbers are a part of the name if names are not different without them.
+
+    Args:
+        rows: the cells of a table, or words.
+        joint: what names of several cells are joined by; a space for words.
+    """
+    of_words = joint == " "
+    valued = [row for row in rows if _has_values(row, of_words=of_words)]
+    hexes = [[cell for cell in row if _HEX.fullmatch(cell)] for row in valued]
+    cells = [[cell for cell in row if not _HEX.fullmatch(cell)] for row in valued]
+    first, last = (min(_count_numbers(row[::step]) for row in cells) for step in (1, -1))
+    forms = [(first, last)]
+    if of_words:
+        forms += [(first, last - last % 3), (0 if first == 1 else first, last - last % 3)]
+    names = {form: [joint.join(row[form[0] : len(row) - form[1]]) for row in cells] for form in forms}
+    first, last = form = next((form for form in forms if len({*names[form]}) == len(cells)), forms[-1])
+    whole_rows = [ListedClass(" ".join(row), None) for row in rows] if of_words else []
+    if not any(form) and not any(hexes):
+        return whole_rows
+    if form not in _FORMS and not any(hexes):
+        return []
+    found: list[ListedClass] = []
+    has_opacity = form == (0, 4) and all(row[-1] == "255" for row in cells)
+    for name, row, colours in zip(names[form], cells, hexes, strict=True):
+        before, after = row[:first], row[len(row) - last :]
+        values = [*after, *before] if first == 3 else [*before, *after]  # the id first
+        one = _with_values(name.removesuffix(":").strip('"'), [*values[: 3 if has_opacity else 4], *colours])
+        found += [] if one is None else [one]
+    counts_up = first == 1 and [one.number for one in found] in ([*range(len(found))], [*range(1, len(found) + 1)])
+    has_colours = any(one.colour is not None for one in found)
+    return found if len(valued) == len(rows) or counts_up or has_colours else whole_rows or found
+
+
+def _count_numbers(cells: Iterable[str]) -> int:
+    """Returns the number of cells before the first that is no number."""
+    return sum(1 for _ in takewhile(_NUMBER.fullmatch, cells))
 
 
 def _with_values(name: str, values: Sequence[str]) -> ListedClass | None:
-    """Returns a class with an id, a colour or both, in this order; None if there is no name, or no such values."""
-    numbers = [int(value) for value in values if not value.startswith("#")]
+    """Returns a class with an id, a colour or both, in this order; None if these are not its values."""
     colours = [int(value[1:], 16) for value in values if value.startswith("#")]
+    numbers = [int(value) for value in values if is_small_integer(value)]
+    if len(numbers) + len(colours) < len(values):  # fractions
+        return None
     if len(numbers) > 2 and max(numbers[-3:]) < 256:
         colours.append(_rgb(numbers[-3:]))
         del numbers[-3:]
-    if not name or not (numbers or colours) or len(numbers) > 1 or len(colours) > 1:
+    if not name or len(numbers) > 1 or len(colours) > 1:
         return None
     return ListedClass(name, next(iter(colours), None), next(iter(numbers), None))
 
