@@ -903,7 +903,7 @@ def test_labels_that_are_not_read_are_said_beside_masks_where_these_lack(form: s
     path.write_text(content)
     (warning,) = (line for line in inspect_folder(tmp_path).warnings if "one kind" in line)
     assert warning.startswith("labels/s2/0000.") and warning.endswith(
-        "frames without masks: make one kind of all labels"
+        "frames without masks: make one kind of all labels, unless these are predictions"
     )
     path.unlink()
     whole = tmp_path / f"all{Path(file).suffix}"

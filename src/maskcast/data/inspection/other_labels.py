@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from maskcast.data.frame_names import folded
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.inspection.label_formats import FORMATS, label_files_by_format, label_format
-from maskcast.data.inspection.unsupported_labels import unsupported_labels
+from maskcast.data.inspection.unsupported_labels import OTHER, unsupported_labels
 from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.sources.label_pairs import find_images
 from maskcast.data.sources.patterns import fixed_folder
@@ -48,7 +48,8 @@ def other_labels_warnings(
     used = str(source.get("format", ""))
     what = f"labels of {FORMATS[used]}" if used else "masks"
     lines, folder = list[str](), fixed_folder(str(source["images"]))
-    for form, files in _label_files(raw).items():
+    by_format = _label_files(raw)
+    for form, files in by_format.items():
         if form == used:
             continue
         found: dict[Path, set[tuple[str, int]]] = defaultdict(set)
@@ -66,10 +67,15 @@ def other_labels_warnings(
                 f"(`maskcast labels import --format {form}`, docs/labels.md)"
             )
     names = _FrameNames(footage, missing)
-    for path, text in unsupported_labels(raw):
-        paths = chain([path.relative_to(raw)], _paths_in(path))
-        if any(map(names.is_missing, paths)) and _label_format(path) is None:
-            lines.append(f"{text}. It names frames without {what}: {REMEDY}")
+    for path, text in unsupported_labels(raw, {*chain.from_iterable(by_format.values())}):
+        place = path.relative_to(raw)
+        if text == OTHER or not any(map(names.is_missing, chain([place], _paths_in(path)))):
+            continue  # statistics, gaze and transcripts also have points, counts and segments
+        if _label_format(path) is None:
+            lines.append(
+                f"{place.as_posix()} {text}. It names frames without {what}: {REMEDY}, "
+                "unless these are predictions"
+            )
             break
     return lines
 
@@ -78,22 +84,37 @@ class _FrameNames:
     """Names of frames, and of videos or sequences, with or without labels."""
 
     def __init__(self, footage: Mapping[str, SequenceFiles], missing: Mapping[str, Collection[int]]) -> None:
-        self._by_stem: dict[str, list[tuple[set[str], bool]]] = defaultdict(list)  # folders, whether labels miss
+        self._without: dict[str, dict[str, bool]] = defaultdict(dict)  # by stem and sequence: whether labels miss
+        self._by_last: dict[str, list[tuple[str, set[str]]]] = defaultdict(list)  # sequence and its folders
         for name, one in footage.items():
             folders, without = folded(name).split("/"), missing.get(name, ())
-            self._by_stem[folders[-1]].append(({*folders}, len(without) == len(one.masks)))
+            self._by_last[folders[-1]].append((name, {*folders}))
+            self._without[folders[-1]][name] = len(without) == len(one.masks)
             images = () if isinstance(one.images, Path) else one.images
             for k, path in enumerate(images):
-                self._by_stem[folded(path.stem)].append(({*folders}, k in without))
+                frames = self._without[folded(path.stem)]
+                frames[name] = frames.get(name, True) and k in without
+        self._all_without = {stem: all(found.values()) for stem, found in self._without.items()}
+        self._named: dict[tuple[str, ...], list[str]] = {}  # by folders; frames of a sequence share these
 
     def is_missing(self, path: PurePath) -> bool:
         """Whether a path names a frame or sequence without labels, and no other outside of its folders."""
         *folders, name = map(folded, path.parts)
         for stem in (PurePath(name).stem, PurePath(PurePath(name).stem).stem):  # `0001.png.json`
-            if found := self._by_stem.get(stem):
-                own = [without for parts, without in found if parts <= {*folders, stem}]
-                return all(own or (without for _, without in found))
+            if found := self._without.get(stem):
+                own = [found[name] for name in self._sequences_in((*folders,), stem) if name in found]
+                return all(own) if own else self._all_without[stem]
         return False
+
+    def _sequences_in(self, folders: tuple[str, ...], stem: str) -> list[str]:
+        """Returns the sequences whose folders are all among those of a path, or its stem."""
+        if folders not in self._named:
+            known = {*folders}
+            self._named[folders] = [
+                name for last in known for name, parts in self._by_last.get(last, ()) if parts <= known
+            ]
+        own = [name for name, parts in self._by_last.get(stem, ()) if parts <= {*folders, stem}]
+        return [*self._named[folders], *own]
 
 
 def _paths_in(file: Path) -> Iterator[PurePath]:

@@ -1,7 +1,7 @@
 """Recognises label files in unsupported formats, and names the remedy."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from maskcast.data.archives.unpack import is_archive
@@ -42,7 +42,7 @@ KAGGLE = (
     "names of their frames"
 )
 RUN_LENGTHS = {"encodedpixels", "encodedmask", "rle", "rlemask", "maskrle"}  # names of columns
-MAX_HEADER = 4096  # bytes of a table that are read
+MAX_HEADER = 4096  # bytes of a table or text that are read for its first line
 OTHER = (
     "seems to hold outlines or masks in a format that is not read: export COCO from the tool that wrote it, or "
     "masks as PNG with the names of their frames"
@@ -58,12 +58,13 @@ MIN_POLYGON_WORDS = 7  # words per line: the class, and three points
 
 def unsupported_labels_text(raw: Path) -> str | None:
     """Returns a line about the first unsupported label file below a folder, or None."""
-    return next((f"{text}, {REMEDY}" for _, text in unsupported_labels(raw)), None)
+    found = ((path.relative_to(raw).as_posix(), what) for path, what in unsupported_labels(raw))
+    return next((f"{path} {what}, {REMEDY}" for path, what in found), None)
 
 
-def unsupported_labels(raw: Path) -> Iterator[tuple[Path, str]]:
-    """Yields the unsupported label files below a folder, each with a text on what it is."""
-    files = list_files(raw)
+def unsupported_labels(raw: Path, known: Collection[Path] = ()) -> Iterator[tuple[Path, str]]:
+    """Yields the unsupported label files below a folder but ``known`` ones, each with a text on what it is."""
+    files = [path for path in list_files(raw) if path not in known]
     # YOLO has a text for each image
     stems = {path.stem for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
     for path in files:
@@ -80,7 +81,7 @@ def unsupported_labels(raw: Path) -> Iterator[tuple[Path, str]]:
             case ".zip" if is_archive(path):
                 what = "is an archive, which is not inspected: unpack the labels in it"
         if what is not None:
-            yield path, f"{path.relative_to(raw).as_posix()} {what}"
+            yield path, what
 
 
 def find_panoptic_file(raw: Path) -> str | None:
@@ -91,12 +92,7 @@ def find_panoptic_file(raw: Path) -> str | None:
 
 def _csv_text(path: Path) -> str | None:
     """Returns a text on a table of outlines or run lengths, by its header; submissions of Kaggle are no labels."""
-    with open_file(path, "table", "export it again") as file:
-        head, _ = decode_text(file.read(MAX_HEADER))
-    columns = {
-        cell.strip(' "').lower().replace("_", "")
-        for cell in re.split("[,;\t]", head.splitlines()[0] if head else "")
-    }
+    columns = {cell.strip(' "').lower().replace("_", "") for cell in re.split("[,;\t]", _first_line(path))}
     if "regionshapeattributes" in columns:
         return VIA
     return KAGGLE if columns & RUN_LENGTHS and "submission" not in path.stem.lower() else None
@@ -109,8 +105,14 @@ def _json_text(path: Path) -> str | None:
 
 
 def _mots_text(path: Path) -> str | None:
-    lines = read_file(path).decode(errors="replace").splitlines()[:1]
-    return MOTS if lines and _RUN_LENGTHS.fullmatch(lines[0]) else None
+    return MOTS if _RUN_LENGTHS.fullmatch(_first_line(path)) else None
+
+
+def _first_line(path: Path) -> str:
+    """Returns the beginning of the first line of a file, which may be larger than the memory."""
+    with open_file(path, "text", "export it again") as file:
+        head, _ = decode_text(file.read(MAX_HEADER))
+    return head.splitlines()[0] if head else ""
 
 
 def _yolo_text(path: Path, stems: set[str]) -> str | None:
