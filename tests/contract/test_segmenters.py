@@ -358,7 +358,7 @@ def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
         json.dumps({"format": "maskcast-model/1", "model": {"arch": "convlstm"}, "num_classes": 2, "meta": {}})
     )
     with pytest.raises(
-        MaskcastError, match=r"config\.json: model 'convlstm' is no installed masker; give the folder"
+        MaskcastError, match=r"config\.json: model: 'convlstm' is no installed masker; give the folder"
     ):
         load_masker(tmp_path)
 

@@ -135,7 +135,7 @@ def by_kfp(pipeline: Pipeline, folder: Path, *flags: str) -> dict[str, str]:
     said = pipeline.project.run("maskcast", "pipeline", "run-local", *which, *flags)
     known = {"forecasting": "\nforecaster  ", "detection": "maxDets=100 ] = ", "video": "\nsegmenter  "}
     known["hands"] = known["photographs"] = known["video"]
-    assert known.get(pipeline.name, "train_masker_2 ... done") in said
+    assert known.get(pipeline.name, "second_masker ... done") in said
     (run,) = [
         path for path in folder.iterdir() if path.name.startswith(f"maskcast-{pipeline.name.replace('_', '-')}-")
     ]

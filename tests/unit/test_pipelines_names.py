@@ -83,6 +83,7 @@ def test_a_run_is_given_other_values_by_name(tmp_path: Path) -> None:
         params=PARAMS,
         set=["second_masker.training.epochs=3"],
         grid=None,
+        no_cache=False,
     )
     parameters = make_package(given, load_cluster(given.cluster)).parameters
     assert parameters["second_masker"]["training"]["epochs"] == 3

@@ -33,7 +33,7 @@ def package(folder: Path, *overrides: str, params: Path = ROOT / "params.yaml", 
     file.write_text(yaml.safe_dump(CLUSTER | changes))
     cluster: Cluster = load_cluster(file)
     flags = {"cluster": file, "pipeline": "forecasting", "params": params, "set": list(overrides), "grid": None}
-    given = argparse.Namespace(**flags)
+    given = argparse.Namespace(**flags, no_cache=False)
     return make_package(given, cluster)
 
 

@@ -82,7 +82,7 @@ def validated_config(folder: Path, description: dict[str, Any], configs: Any, ki
         if first["type"].startswith("union_tag_") or first["loc"] == ("arch",):
             arch = description["model"].get("arch")
             raise MaskcastError(
-                f"{folder / 'config.json'}: model {arch!r} is no installed {kind}; give the folder of a {kind}, "
+                f"{folder / 'config.json'}: model: {arch!r} is no installed {kind}; give the folder of a {kind}, "
                 "or install the package that has it"
             ) from None
         raise MaskcastError(

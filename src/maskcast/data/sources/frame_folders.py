@@ -172,7 +172,7 @@ class FrameFoldersSource(LabelledSource):
             name: [i for i, mask in enumerate(found.masks) if mask is not None] for name, found in footage.items()
         }
         listing.notes += [rule.description] if rule.description else []
-        if without := [name for name in names if splits[name] == "unlabeled" and name not in masked]:
+        if masked and (without := [n for n in names if splits[n] == "unlabeled" and n not in masked]):
             listing.notes.append(f"no masks of {pluralize(len(without), 'sequence')}: unlabeled ({without[0]})")
         if lost := sorted(masks.keys() - sequences.keys(), key=natural_sort_key):
             listing.notes.append(f"no frames for the masks of {pluralize(len(lost), 'sequence')} ({lost[0]})")
