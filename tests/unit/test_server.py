@@ -88,7 +88,7 @@ def test_an_old_server_is_refused_wherever_it_is_met(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
         for asks in (new_client, lambda: check_run_storage(server.url)):
             with pytest.raises(
-                MaskcastError, match=r"has version 2\.22\.0, which is too old; upgrade it to 3\.17"
+                MaskcastError, match=r"has version 2\.22\.0, which is too old; upgrade it to 3\.1 "
             ):
                 asks()
 
