@@ -167,7 +167,9 @@ def test_a_model_whose_package_is_gone_says_so(tmp_path: Path) -> None:
     about = {"format": "maskcast-model/1", "model": {"arch": "fcn"}, "num_classes": 2, "meta": {}}
     (tmp_path / "config.json").write_text(json.dumps(about))
     for load in (load_masker, load_forecaster):
-        with pytest.raises(MaskcastError, match=r"holds the model 'fcn', .* install the package that has it$"):
+        with pytest.raises(
+            MaskcastError, match=r"model: 'fcn' is no installed masker; .* install the package that has it$"
+        ):
             load(tmp_path)
 
 
