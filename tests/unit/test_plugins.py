@@ -168,7 +168,7 @@ def test_a_model_whose_package_is_gone_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(about))
     for load in (load_masker, load_forecaster):
         with pytest.raises(
-            MaskcastError, match=r"model: 'fcn' is no installed masker; .* install the package that has it$"
+            MaskcastError, match=r"model: 'fcn' is no installed .* install the package that has it$"
         ):
             load(tmp_path)
 
