@@ -1,6 +1,7 @@
 """Compares what trainings on several processes and nodes require with the cluster file, before a run."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from maskcast.errors import MaskcastError
@@ -24,13 +25,9 @@ def pods_of_nodes(on: Placement, values: Mapping[str, dict[str, Any]], grid: Pla
         MaskcastError: a training would fail on this cluster; names the key.
     """
     assert on.cluster is not None
-    sections = (
-        [*values.items(), *(section for each in grid.variants for section in each.sections.items())]
-        if grid
-        else [*values.items()]
-    )
+    variants = grid.variants if grid else ()
     found: dict[str, Pod] = {}
-    for name, section in sections:
+    for name, section in chain(values.items(), *(variant.sections.items() for variant in variants)):
         if name not in on.pods:  # a grid has only some stages
             continue
         training = getattr(validate(get_stage(on.stages[name]).params, section, name), "training", None)

@@ -78,6 +78,17 @@ def model_packages() -> dict[str, str]:
     return {dist.name: dist.version for dist in distributions if dist is not None}
 
 
+def checked_return(config: Params, method: str, kind: type[Any], returned: object) -> Any:
+    """Returns what a method of a config, which may be of another package, has returned.
+
+    Raises:
+        MaskcastError: it is not of this kind.
+    """
+    if not isinstance(returned, kind):
+        raise returned_error(config, method, f"a {kind.__name__}", returned)
+    return returned
+
+
 def returned_error(config: Params, method: str, expected: str, returned: object) -> MaskcastError:
     """Returns the error for a config, which may be of another package, whose method returned something else.
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from maskcast.data.clip_store.table import id_hash
 from maskcast.data.sources.base import Listing, SourceConfig
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS, Split
-from maskcast.plugins import returned_error
+from maskcast.plugins import checked_return
 
 
 def list_clips(source: SourceConfig, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
@@ -20,9 +19,8 @@ def list_clips(source: SourceConfig, raw: Path, *, height: int | None, width: in
     Raises:
         MaskcastError: the folder does not have the layout, or a layout of another package lists something else.
     """
-    listing: Any = source.listing(raw, height=height, width=width, seed=seed)
-    if not isinstance(listing, Listing):
-        raise returned_error(source, "listing", "a Listing", listing)
+    found = source.listing(raw, height=height, width=width, seed=seed)
+    listing: Listing = checked_return(source, "listing", Listing, found)
     return listing
 
 

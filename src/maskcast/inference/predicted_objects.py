@@ -51,9 +51,8 @@ class PredictedObjects(StoreView):
             )
         super().__init__(generated.of(usable[0]))
         self.prepared = prepared
-        self._counted: dict[
-            str, Sequence[np.ndarray]
-        ] = {}  # by clip, for its first frames, as far as they were read
+        # By clip, for its first frames, as far as they were read.
+        self._counted: dict[str, Sequence[np.ndarray]] = {}
 
     @property
     def label_map(self) -> LabelMap:

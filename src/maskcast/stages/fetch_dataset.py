@@ -35,8 +35,8 @@ class FetchDataset(Params):
     """Params of fetch_dataset."""
 
     uri: str = Field(min_length=1)
-    """`synthetic` (nothing to fetch), a folder, archive (zip, tar, squashfs) or file as a path or `file:///path`, `s3://bucket/prefix`,
-    or a DVC pointer: `dvc:<data.dvc>` or `dvc:<folder or git URL>#<path>`."""
+    """`synthetic` (nothing to fetch), a folder, archive (zip, tar, squashfs) or file as a path or `file:///path`,
+    `s3://bucket/prefix`, or a DVC pointer: `dvc:<data.dvc>` or `dvc:<folder or git URL>#<path>`."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """Expected SHA-256 digest of the archive or file; null skips the check."""
 

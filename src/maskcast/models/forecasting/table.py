@@ -9,7 +9,7 @@ from maskcast.models.base import load_model
 from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.base import Forecaster
 from maskcast.models.forecasting.configs import ForecasterConfig
-from maskcast.plugins import returned_error
+from maskcast.plugins import checked_return
 
 
 def load_forecaster(folder: Path) -> tuple[Forecaster, dict[str, Any]]:
@@ -34,9 +34,7 @@ def build_forecaster(config: ModelConfig, num_classes: int) -> Forecaster:
     Raises:
         MaskcastError: if the config, which may be of another package, builds something else.
     """
-    forecaster: Any = config.build(num_classes)
-    if not isinstance(forecaster, Forecaster):
-        raise returned_error(config, "build", "a Forecaster", forecaster)
+    forecaster: Forecaster = checked_return(config, "build", Forecaster, config.build(num_classes))
     return forecaster
 
 

@@ -12,7 +12,7 @@ from maskcast.models.segmentation.base import Masker, Segmenter
 from maskcast.models.segmentation.changed_classes import adapt_classes, class_changes
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig
-from maskcast.plugins import returned_error
+from maskcast.plugins import checked_return
 from maskcast.progress import say
 from maskcast.reading import reason_of
 
@@ -64,9 +64,7 @@ def build_segmenter(config: SegmenterModelConfig, maps: Sequence[LabelMap]) -> S
     Raises:
         MaskcastError: if the config, which may be of another package, builds something else.
     """
-    segmenter: Any = config.build(maps)
-    if not isinstance(segmenter, Segmenter):
-        raise returned_error(config, "build", "a Segmenter", segmenter)
+    segmenter: Segmenter = checked_return(config, "build", Segmenter, config.build(maps))
     return segmenter
 
 
