@@ -77,10 +77,10 @@ def report_file(path: Path, folder: str = "") -> None:
         listener.file(path, folder)
 
 
-def report_folder(path: Path, name: str) -> None:
-    """Reports all files of a folder, to keep with the run in folder ``name``."""
+def report_folder(path: Path) -> None:
+    """Reports all files of a folder, to keep with the run in folder ``report``."""
     for file in sorted(each for each in path.rglob("*") if each.is_file()):
-        report_file(file, (Path(name) / file.relative_to(path).parent).as_posix())
+        report_file(file, (Path("report") / file.relative_to(path).parent).as_posix())
 
 
 def report_section(title: str, content: "Html") -> None:

@@ -4,9 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
-from typing import TextIO, TypeVar
-
-T = TypeVar("T")
+from typing import TextIO
 
 
 class LossyStream(TextIOWrapper):

@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import threading
 from collections import namedtuple
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +21,6 @@ from maskcast.diagnostics.checks import Check, CheckResult, run_checks
 from maskcast.errors import MaskcastError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-Found = Callable[..., dict[str, CheckResult]]
 
 
 @pytest.fixture

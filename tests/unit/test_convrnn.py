@@ -252,7 +252,7 @@ def test_peepholes_of_another_size_are_named() -> None:
 
 
 def test_corrections_start_at_0_and_know_only_the_classes_asked_for() -> None:
-    codec = EmbeddedClasses(5, 8, 4, 6)
+    codec = EmbeddedClasses(5, 8, 4)
     state, guide = torch.randn(2, 8, 3, 4), random_masks(2, 6, 8)
     everything = (slice(None), slice(None))
     assert codec.correct(state, guide, *everything, torch.arange(5)).eq(0).all()

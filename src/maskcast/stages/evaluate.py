@@ -137,7 +137,7 @@ def evaluate(
         masker=digest_tree(masker),
         forecaster=digest_tree(forecaster),
     )
-    report_folder(report, "report")
+    report_folder(report)
     size = f"{prepared.height}x{prepared.width}"
     title = f"{split}: {pluralize(len(chosen), 'clip')} at {size}, context from {params.context} masks"
     say(format_table(*score_table(evaluation.scores), title))

@@ -90,7 +90,7 @@ def evaluate_detector(
     )
     original_ids = [each | {"category_id": data.original_ids[each["category_id"]]} for each in detections]
     (report / "detections.json").write_text(json.dumps(original_ids) + "\n", encoding="utf-8")
-    report_folder(report, "report")
+    report_folder(report)
     say(scores.table())
 
 

@@ -121,6 +121,6 @@ def evaluate_video(
         arithmetic=generated.meta.get("arithmetic"),
         **({} if masker is None else {"segmenter": digest_tree(masker)}),
     )
-    report_folder(report, "report")
+    report_folder(report)
     title = f"{split}: {pluralize(len(evaluation.chosen), 'clip')} at {prepared.height}x{prepared.width}"
     say(format_table(*score_table(evaluation), title))

@@ -26,7 +26,6 @@ from maskcast.labels import MirrorSwaps, mirror_swaps_from_json
 from maskcast.reading import parsing, read_file
 
 FORMAT = "maskcast-detection/1"
-SPLITS = ("train", "val")
 REMEDY = "run prepare_detection again"
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from maskcast.models.forecasting.translator import Translator
     from maskcast.models.recurrent.stack import Recurrent
 
-EMBEDDING = 16  # width of a class embedding, and of the corrections that are compared with it
 OBJECT_HIDDEN = 64  # width of an object's memory
 Side = Annotated[int, Field(ge=1)]
 
@@ -106,7 +105,7 @@ class RecurrentConfig(MaskForecasterConfig):
         if self.embedding == "onehot":
             codec = OneHotClasses(num_classes, self.hidden, start_at_zero=self.residual)
         else:
-            codec = EmbeddedClasses(num_classes, self.hidden, self.stride, EMBEDDING)
+            codec = EmbeddedClasses(num_classes, self.hidden, self.stride)
         dynamics = self.recurrent(codec.channels)
         return self.around(dynamics, codec, residual=self.residual, feedback=self.feedback)
 
@@ -189,7 +188,7 @@ class SimVPConfig(MaskForecasterConfig):
         from maskcast.models.forecasting.label_codec import EmbeddedClasses
         from maskcast.models.forecasting.translator import Translator
 
-        codec = EmbeddedClasses(num_classes, self.hidden, self.stride, EMBEDDING)
+        codec = EmbeddedClasses(num_classes, self.hidden, self.stride)
         return self.around(Translator(self.hidden, self.context, self.horizon, self.blocks), codec)
 
 

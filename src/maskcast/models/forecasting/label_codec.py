@@ -15,6 +15,7 @@ from maskcast.models.recurrent.cells import set_to_zero
 
 MAX_CLASSES = 256  # most classes that the kernels support
 HEAD_WIDTH = 16  # channels of the head at full or half resolution
+EMBEDDING = 16  # width of a class embedding, and of the corrections that are compared with it
 
 
 class PatchEmbedding(nn.Module):
@@ -67,16 +68,16 @@ class EmbeddedClasses(nn.Module):
     0.
     """
 
-    def __init__(self, num_classes: int, hidden: int, stride: int, embedding: int) -> None:
+    def __init__(self, num_classes: int, hidden: int, stride: int) -> None:
         super().__init__()
         self.channels, self.stride, self.fine = hidden, stride, min(stride, 2)
         self.num_classes = num_classes
-        self.stem = PatchEmbedding(num_classes, embedding, hidden, stride)
+        self.stem = PatchEmbedding(num_classes, EMBEDDING, hidden, stride)
         self.guide = nn.Embedding(num_classes, HEAD_WIDTH)
         self.up = nn.Conv2d(hidden, HEAD_WIDTH * (stride // self.fine) ** 2, 1)
         self.join = nn.Conv2d(2 * HEAD_WIDTH, 2 * HEAD_WIDTH, 3, padding=1)
-        self.out = nn.Conv2d(2 * HEAD_WIDTH, embedding * self.fine**2, 3, padding=1)
-        self.classes = nn.Parameter(torch.randn(num_classes, embedding) / embedding**0.5)
+        self.out = nn.Conv2d(2 * HEAD_WIDTH, EMBEDDING * self.fine**2, 3, padding=1)
+        self.classes = nn.Parameter(torch.randn(num_classes, EMBEDDING) / EMBEDDING**0.5)
         self.reset()
 
     def reset(self) -> None:
