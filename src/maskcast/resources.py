@@ -3,13 +3,17 @@
 import math
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 UNLIMITED = 2**60  # bytes: version 1 reports a larger number if there is no limit
+STATISTICS = Path("/proc/stat")
+BUSY_S = 0.05  # how long other programs must run without a pause for the machine to count as busy
 THREADS = "OMP_NUM_THREADS"  # torch reads it when it is imported
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # likewise: how threads wait for each other
 _limited = False  # whether this process has set THREADS
 
 
@@ -25,11 +29,17 @@ def num_cpus() -> int:
 
 
 def limit_threads() -> None:
-    """Limits the threads of torch, and of child processes, to the number of usable processors.
+    """Fits the threads of torch, and of child processes, to this machine. To be called before torch is imported.
 
-    By default they use one thread per processor of the machine, and 32 threads may share the time of one
-    processor. A given OMP_NUM_THREADS is respected.
+    They are at most as many as the usable processors: by default they are one per processor of the machine, and 32
+    threads may share the time of one processor. If other programs are running on the processors, threads that wait
+    for others sleep. By default they spin, and take the time of the thread that they wait for: a training of two
+    threads ran at an eighth of the speed (docs/decisions/2026-11-30-busy-machines.md). Results are the same.
+
+    A given OMP_NUM_THREADS, OMP_WAIT_POLICY or GOMP_SPINCOUNT is respected.
     """
+    if not any(name in os.environ for name in WAITING) and _is_busy():
+        os.environ[WAITING[0]] = "PASSIVE"
     if _quota() is None or THREADS in os.environ:
         return
     global _limited
@@ -37,6 +47,25 @@ def limit_threads() -> None:
     os.environ[THREADS] = str(num_cpus())
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(num_cpus())
+
+
+def _is_busy() -> bool:
+    """Returns whether all the time other processes run on processors that our threads would need."""
+    free = (os.cpu_count() or 1) - num_cpus()
+    for _ in range(5):
+        if _num_others() <= free:
+            return False
+        time.sleep(BUSY_S / 5)
+    return True
+
+
+def _num_others() -> int:
+    """Returns the number of threads of the machine that are running or ready to run, without this one."""
+    try:
+        lines = STATISTICS.read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("procs_running ")) - 1
 
 
 def threads_per_process(processes: int) -> int | None:

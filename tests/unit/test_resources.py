@@ -14,7 +14,11 @@ ALL = len(os.sched_getaffinity(0))
 def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(resources, "CGROUP", tmp_path)
     monkeypatch.setattr(resources, "_limited", False)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that what a test sets is undone
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 32)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
     monkeypatch.setattr(resources, "_groups", lambda: ["0::/", "1:cpu,cpuacct:/kubepods/pod1"])
     return tmp_path
@@ -76,6 +80,46 @@ def test_threads_are_limited_by_a_quota_and_by_nothing_else(
         resources.threads_per_process(2),
         resources.threads_per_process(8),
     ) == (2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("running", "quota", "policy"),
+    [
+        (1, "max 100000", None),  # this process alone
+        (2, "max 100000", "PASSIVE"),  # one other on the 32 processors that 32 threads need
+        (29, "400000 100000", None),  # 28 others leave four of 32 processors
+        (30, "400000 100000", "PASSIVE"),
+    ],
+)
+def test_threads_sleep_where_other_programs_run(
+    cgroups: Path, monkeypatch: pytest.MonkeyPatch, running: int, quota: str, policy: str | None
+) -> None:
+    monkeypatch.setattr(resources, "STATISTICS", cgroups / "stat")
+    (cgroups / "stat").write_text(f"cpu  1 2 3\nprocs_running {running}\nprocs_blocked 0\n")
+    version_2(cgroups, quota)
+    resources.limit_threads()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
+def test_a_program_that_pauses_leaves_the_machine_idle(cgroups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = iter([1, 1, 1, 0])
+    monkeypatch.setattr(resources, "_num_others", lambda: next(others))
+    resources.limit_threads()
+    assert "OMP_WAIT_POLICY" not in os.environ
+
+
+def test_how_the_user_lets_threads_wait_holds(cgroups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "_is_busy", lambda: True)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "100")
+    resources.limit_threads()
+    assert "OMP_WAIT_POLICY" not in os.environ
+
+
+def test_without_the_statistics_of_linux_no_machine_is_busy(
+    cgroups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "STATISTICS", cgroups / "missing")
+    assert not resources._is_busy()
 
 
 def test_what_the_user_has_set_holds(cgroups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
