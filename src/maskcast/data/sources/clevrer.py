@@ -9,10 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from maskcast.data.images import resize_frames
+from maskcast.data.images import Size
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.cutting import span, windows_in
-from maskcast.data.video_files.frames import count_frames, read_video
+from maskcast.data.sources.sequence_files import ReadVideo
+from maskcast.data.video_files.frames import read_resized_video
+from maskcast.data.video_files.index import index_video
+from maskcast.data.video_files.one_pass import VideoWindow
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import KIND_OF_SPLIT, MASK, Split, single_map
@@ -108,7 +111,7 @@ class ClevrerSource(SourceConfig):
         return split
 
     def _windows(
-        self, number: int, split: Split, video: Path | None, annotation: Path | None, size: tuple[int, int] | None
+        self, number: int, split: Split, video: Path | None, annotation: Path | None, size: Size | None
     ) -> Iterator[RawClip]:
         kind = KIND_OF_SPLIT[split]
         if kind != "labelled":
@@ -117,21 +120,22 @@ class ClevrerSource(SourceConfig):
             raise MaskcastError(f"video_{number:05d}.mp4 is missing, and clips of split {split} need frames")
         length = self.context if kind == "hidden" else self.frames
         covered = span(length, self.stride)
-        windows = [range(0, covered, self.stride)]
+        windows, index = [range(0, covered, self.stride)], None
         if self.window_step is not None:
-            total = count_frames(video) if video else len(read_motion(annotation).locations)
+            index = index_video(video) if video else None
+            total = index.num_frames if index else len(read_motion(annotation).locations)
             windows = windows_in(total, length, self.stride, self.window_step)
             if not windows:
                 raise MaskcastError(
                     f"{video or annotation}: has {pluralize(total, 'frame')}, a window needs {covered}"
                 )
-        needed = tuple(sorted({index for window in windows for index in window}))
         for window in windows:
             name = f"clevrer_{number:05d}_s{window.start:03d}"
-            load = partial(load_window, video, annotation, window, needed, size)
+            load = partial(load_window, video, annotation, window, size)
             meta: dict[str, Any] = {"video": number, "start": window.start, "stride": self.stride}
             meta |= {"frame_rate": round(FRAME_RATE / self.stride, 3), "video_frames": list(window)}
-            yield RawClip(name, split, kind, load, meta)
+            in_video = VideoWindow(video, window, index) if video and index else None
+            yield RawClip(name, split, kind, load, meta, video=in_video)
 
 
 def _find(raw: Path, kind: str, ending: str, listing: Listing) -> dict[int, Path]:
@@ -166,8 +170,8 @@ def load_window(
     video: Path | None,
     annotation: Path | None,
     window: range,
-    needed: tuple[int, ...],
-    size: tuple[int, int] | None,
+    size: Size | None,
+    read_video: ReadVideo = read_resized_video,
 ) -> Arrays:
     """Reads one window.
 
@@ -175,15 +179,13 @@ def load_window(
         video: mp4 file, or None.
         annotation: JSON file, or None.
         window: frame numbers in the video.
-        needed: frame numbers of all windows of the video; they are decoded at once and cached for the next window.
         size: rows and columns of the result; None keeps the size of the video.
+        read_video: reads frames of the video.
 
     Raises:
         MaskcastError: if a file cannot be read or lacks a frame.
     """
-    frames = None
-    if video is not None:
-        frames = _decode_windows(video, needed, size)[np.searchsorted(needed, window)]
+    frames = None if video is None else read_video(video, window, size)[0]
     if annotation is None:
         return Arrays(frames)
     motion = read_motion(annotation)
@@ -196,12 +198,6 @@ def load_window(
         (CLEVRER_CAMERA.height, CLEVRER_CAMERA.width) if frames is None else frames.shape[1:3]
     )
     return Arrays(frames, {MASK: paint_masks(motion[np.array(window)], rows, columns)})
-
-
-@lru_cache(maxsize=1)
-def _decode_windows(video: Path, needed: tuple[int, ...], size: tuple[int, int] | None) -> np.ndarray:
-    frames = read_video(video, needed)
-    return frames if size is None else resize_frames(frames, *size)
 
 
 @lru_cache(maxsize=4)
