@@ -11,15 +11,15 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from maskcast.data.images import IMAGE_SUFFIXES, read_frames, resize_frames
-from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, frame_rate, read_video
+from maskcast.data.images import IMAGE_SUFFIXES, Size, resize_frames
+from maskcast.data.sources.sequence_files import read_window
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, frame_rate
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import natural_sort_key
 from maskcast.simulator.figures import background_length, simulate_background, simulate_green_screen
 
 RenderedKind = Literal["figures", "background"]
-MAX_FULL_SIZE = 32  # frames that are held at full size at once
 
 
 class Video(Protocol):
@@ -70,18 +70,15 @@ class VideoFiles:
 
     def frame_size(self) -> tuple[int, int]:
         """Returns height and width."""
-        height, width = self._read([0]).shape[1:3]
-        return height, width
+        return self._read([0], None)[1]
 
     def read(self, indices: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-        """Returns the frames with these numbers, resized; holds only ``MAX_FULL_SIZE`` of them at full size."""
-        parts = [indices[start : start + MAX_FULL_SIZE] for start in range(0, len(indices), MAX_FULL_SIZE)]
-        return np.concatenate([resize_frames(self._read(part), *size) for part in parts])
+        """Returns the frames with these numbers, each resized as it is read."""
+        return self._read(indices, size)[0]
 
-    def _read(self, indices: Sequence[int]) -> np.ndarray:
-        if isinstance(self.files, Path):
-            return read_video(self.files, indices)
-        return read_frames([self.files[number] for number in indices])
+    def _read(self, indices: Sequence[int], size: Size | None) -> tuple[np.ndarray, Size]:
+        images = self.files if isinstance(self.files, Path) else [self.files[number] for number in indices]
+        return read_window(images, indices, size)
 
 
 @dataclass(frozen=True)
