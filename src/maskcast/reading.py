@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -236,6 +236,11 @@ def pluralize(number: int, what: str, does: str = "", do: str = "", *, commas: b
     """
     words = (what, does) if number == 1 else (f"{what}{'es' if what[-1] in 'sx' else 's'}", do)
     return " ".join(filter(None, (f"{number:,}" if commas else str(number), *words)))
+
+
+def first_few(texts: Sequence[str], most: int, more: str = ", ...") -> str:
+    """Returns the first texts, ``most`` of them, separated by commas; ``more`` stands for the others, if any."""
+    return ", ".join(texts[:most]) + (more if len(texts) > most else "")
 
 
 def format_bytes(count: int) -> str:

@@ -7,7 +7,7 @@ from kubernetes import client
 from kubernetes.utils.quantity import parse_quantity
 
 from maskcast.diagnostics.checks import CheckResult
-from maskcast.reading import pluralize
+from maskcast.reading import first_few, pluralize
 from pipelines.client.checks import Subject
 from pipelines.client.kube import call_api
 from pipelines.cluster import Pod, Toleration
@@ -20,8 +20,9 @@ def nodes(subject: Subject) -> Iterator[CheckResult]:
         misfits = sorted(((unfit_reasons(pod, node), node.metadata.name) for node in every), key=_distance)
         fit = [name for reasons, name in misfits if not reasons]
         if fit:
-            some = ", ".join(fit[:3]) + (", ..." if len(fit) > 3 else "")
-            yield CheckResult("nodes", "ok", f"{stages}: {len(fit)} of {len(every)} nodes fit ({some})")
+            yield CheckResult(
+                "nodes", "ok", f"{stages}: {len(fit)} of {len(every)} nodes fit ({first_few(fit, 3)})"
+            )
             continue
         nearest = "".join(f"; the nearest, {name}, {', '.join(reasons)}" for reasons, name in misfits[:1])
         remedy = "request less in `pods` or `stages` of the cluster file, or add a node"

@@ -8,7 +8,7 @@ from maskcast.commands.parser import add_commands, add_number, resolve_name
 from maskcast.data.labelling.formats.table import FORMATS, get_format
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import pluralize
+from maskcast.reading import first_few, pluralize
 from maskcast.runner.outputs import atomic_output, check_not_exists
 
 if TYPE_CHECKING:
@@ -224,10 +224,9 @@ def _export(args: argparse.Namespace, out: Path) -> str:
     raw_frames = None if args.raw is None or pictures is None else _raw_frames(args, pictures)
     label_format = get_format(resolve_name(args.format, "format", list(FORMATS)))
     report = export_labels(out, label_format, store, frames, pictures, raw_frames)
-    sizes = ", ".join(f"{width}x{height}" for height, width in report.sizes[:LISTED])
-    more = ", ..." if len(report.sizes) > LISTED else ""
+    sizes = first_few([f"{width}x{height}" for height, width in report.sizes], LISTED)
     origin = "the size of the clips" if raw_frames is None else f"the size in {args.raw}"
-    say(f"images and masks are {sizes}{more} (width x height), {origin}")
+    say(f"images and masks are {sizes} (width x height), {origin}")
     if report.hidden:
         say(f"left out {pluralize(report.hidden, 'hidden clip')}, which cannot be labelled")
     frames_and_clips = f"{pluralize(report.frames, 'frame')} of {pluralize(report.clips, 'clip')}"

@@ -12,7 +12,7 @@ from maskcast.data.images import IMAGE_SUFFIXES, image_files
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import natural_sort_key
-from maskcast.reading import pluralize
+from maskcast.reading import first_few, pluralize
 
 NameKey = tuple[tuple[int, int | str], ...]
 _DIGITS = re.compile(r"\d+")
@@ -175,8 +175,7 @@ def consecutive_runs(keys: Sequence[str]) -> list[range]:
 
 def format_names(paths: Sequence[Path]) -> str:
     """Returns the names of the first few files, as text."""
-    ellipsis = ", ..." if len(paths) > MAX_NAMES else ""
-    return ", ".join(path.name for path in paths[:MAX_NAMES]) + ellipsis
+    return first_few([path.name for path in paths], MAX_NAMES)
 
 
 def _increments(before: str, after: str) -> dict[int, int] | None:

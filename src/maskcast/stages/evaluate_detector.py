@@ -8,6 +8,7 @@ from pydantic import Field
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Batch, Params
+from maskcast.reading import first_few
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
 
@@ -95,4 +96,4 @@ def evaluate_detector(
 
 
 def _join_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f", ... {len(names)} in all" if len(names) > 3 else "")
+    return first_few(names, 3, f", ... {len(names)} in all")

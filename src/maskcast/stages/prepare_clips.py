@@ -27,7 +27,7 @@ from maskcast.evaluation.mask_ceiling import MaskCeilings
 from maskcast.labels import IGNORE, MIRROR_SWAPS, LabelMap, Split, mirror_swaps_from_json
 from maskcast.params import Params
 from maskcast.progress import say, track
-from maskcast.reading import format_bytes, pluralize
+from maskcast.reading import first_few, format_bytes, pluralize
 from maskcast.runner.outputs import final_path
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import draw_at_most, rng
@@ -227,12 +227,11 @@ class _Survey:
                 (trained - scored, "train", where, "no score covers"),
             ):
                 if missing:
-                    names = [each.classes[class_id] for class_id in sorted(missing)[:MAX_CLASSES]]
-                    more = ", ..." if len(missing) > MAX_CLASSES else ""
+                    names = first_few([each.classes[class_id] for class_id in sorted(missing)], MAX_CLASSES)
                     verb, pronoun = ("occurs", "it") if len(missing) == 1 else ("occur", "them")
                     yield (
                         f"warning: {pluralize(len(missing), 'class')} of {each.name} {verb} in {place} but not in "
-                        f"{other} ({', '.join(names)}{more}), so {result} {pronoun}; choose other clips for the "
+                        f"{other} ({names}), so {result} {pronoun}; choose other clips for the "
                         f"splits in {self._splits_come_from}"
                     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from maskcast.data.masks.propose_params import MaskProposal
 from maskcast.data.masks.survey import JPEG_TOLERANCE, MIN_GREY_STEP, MaskSurvey
 from maskcast.labels import IGNORE
+from maskcast.reading import first_few
 
 MAX_SHOWN = 3  # maximum number of sequences in a message
 MIN_SHARE = 0.1  # of the sequences that hold greys; of fewer, 255 may be an object without label
@@ -89,5 +90,4 @@ def _counts_by_sequence(survey: MaskSurvey, masks: Mapping[str, Sequence[Path]])
 
 def _some(names: Sequence[str]) -> str:
     """Returns the first few names as text."""
-    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
-    return ", ".join(names[:MAX_SHOWN]) + more
+    return first_few(names, MAX_SHOWN, f" and {len(names) - MAX_SHOWN} more")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from maskcast.data.frame_names import NameIndex
 from maskcast.data.inspection.split_lists import LISTS, ListRow, read_lists, split_of_name, split_word
 from maskcast.data.sources.sequence_files import SequenceFiles
-from maskcast.reading import pluralize
+from maskcast.reading import first_few, pluralize
 
 MAX_NAMES = 3  # in a message, of lists and of names that a list has
 
@@ -109,18 +109,18 @@ class OfficialSplits:
     def _called(self, lists: Iterable[Path]) -> str:
         """Returns the paths of lists and a verb, as text."""
         paths = [path.relative_to(self._raw).as_posix() for path in lists]
-        more = f" and {len(paths) - MAX_NAMES} more" if len(paths) > MAX_NAMES else ""
-        return f"{', '.join(paths[:MAX_NAMES])}{more} {'were' if len(paths) > 1 else 'was'}"
+        named = first_few(paths, MAX_NAMES, f" and {len(paths) - MAX_NAMES} more")
+        return f"{named} {'were' if len(paths) > 1 else 'was'}"
 
     def _omitted(self, lists: Lists, listed: Mapping[str, str], names: Sequence[str]) -> Iterator[str]:
         """Yields a sentence about sequences that a list of `train` lacks, and all lists beside it."""
         left = [name for name in names if not listed.get(name)]
         trains = (path for path, rows in lists.items() if any(row.split == "train" and row.names for row in rows))
         if left and (path := next(trains, None)) is not None:
-            few = f"{', '.join(left[:MAX_NAMES])}{', ...' if left[MAX_NAMES:] else ''}"
             yield (
                 f"{path.relative_to(self._raw).as_posix()} omits {pluralize(len(left), 'sequence')} with labels "
-                f"({few}), which may be trained on: name them in splits.test or splits.hidden if they are held out"
+                f"({first_few(left, MAX_NAMES)}), which may be trained on: name them in splits.test or "
+                "splits.hidden if they are held out"
             )
 
     def _unmatched(self, lists: Lists) -> Iterator[str]:
@@ -134,7 +134,7 @@ class OfficialSplits:
             if texts:
                 parts.append(
                     f"{len(texts)} of {pluralize(len(given), 'name')} in {path.relative_to(self._raw).as_posix()} "
-                    f"match no sequence: {', '.join(texts[:MAX_NAMES])}{', ...' if texts[MAX_NAMES:] else ''}"
+                    f"match no sequence: {first_few(texts, MAX_NAMES)}"
                 )
         if parts:
             more = [f"other names in {len(parts) - MAX_NAMES} more lists"] if len(parts) > MAX_NAMES else []

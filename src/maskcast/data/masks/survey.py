@@ -17,7 +17,7 @@ from maskcast.data.masks.panoptic import PanopticEncoding
 from maskcast.data.masks.stored import WHITE_16, MaskImage, ReadMode, read_mask
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
-from maskcast.reading import pluralize
+from maskcast.reading import first_few, pluralize
 
 MAX_READ = 200  # maximum number of masks that are read, if these show foreground
 MAX_LABEL_VALUES = 8  # up to this many values are labels, more may be a soft edge
@@ -231,5 +231,4 @@ def _survey(
 def format_values(values: Sequence[int], *, colours: bool = False) -> str:
     """Returns the first few values as text."""
     texts = [f"#{value:06x}" if colours else str(value) for value in values]
-    more = f", ... ({len(texts)} values)" if len(texts) > MAX_SHOWN else ""
-    return ", ".join(texts[:MAX_SHOWN]) + more
+    return first_few(texts, MAX_SHOWN, f", ... ({len(texts)} values)")

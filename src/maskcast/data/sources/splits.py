@@ -11,6 +11,7 @@ from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
 from maskcast.params import ByName
+from maskcast.reading import first_few
 from maskcast.seed import rng
 
 Key = TypeVar("Key", bound=Hashable)
@@ -41,9 +42,8 @@ def assign_splits(
             name = index.find(listed)
             if name is None or name in assigned:
                 problem = "is not among the sequences" if name is None else "is in two splits"
-                known = ", ".join(names[:20]) + (", ..." if names[20:] else "")
                 raise MaskcastError(
-                    f"source.splits.{split}: {listed!r} {problem} ({known}); fix the list, "
+                    f"source.splits.{split}: {listed!r} {problem} ({first_few(names, 20)}); fix the list, "
                     "or the paths that sequences are found by"
                 )
             assigned[name] = split

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskcast.data.labelling.formats.base import IGNORED, ClassList, ImportedFrame, LabelFormat
 from maskcast.labels import IGNORE, LabelError
-from maskcast.reading import pluralize
+from maskcast.reading import first_few, pluralize
 from maskcast.spelling import did_you_mean, suggestion
 
 MAX_CLASSES = 5  # maximum number of classes in a warning
@@ -94,7 +94,7 @@ class UnknownClasses:
             name = first.relative_to(folder).as_posix() if first.is_relative_to(folder) else first.name
             more = f" and {pluralize(len(files) - 1, 'other label file')}" if len(files) > 1 else ""
             does, pronoun = "do" if more else "does", "their" if len(missing) > 1 else "its"
-            shown = ", ".join(missing[:MAX_CLASSES]) + (", ..." if len(missing) > MAX_CLASSES else "")
+            shown = first_few(missing, MAX_CLASSES)
             frames = pluralize(sum(self._frames[one] for one in files), "frame")
             yield (
                 f"warning: {name}{more} {does} not know {shown}: {pronoun} pixels count as background in "
