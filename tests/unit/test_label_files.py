@@ -534,10 +534,9 @@ def test_of_shapes_of_labelme_the_last_is_in_front(read: Read) -> None:
 
 
 def test_what_has_no_area_in_labelme_is_said(read: Read, capsys: pytest.CaptureFixture[str]) -> None:
-    masks, report = read(
-        "labelme", "any.json", labelme(shape("point", [1, 1]), shape("linestrip", [1, 1], [2, 2]))
-    )
-    assert (masks[1] == 0).all() and report.empty == 1
+    message = r"any.json: 1 frame has only annotations without area, or `ignore`, and no other is of a clip; draw"
+    with pytest.raises(MaskcastError, match=message):
+        read("labelme", "any.json", labelme(shape("point", [1, 1]), shape("linestrip", [1, 1], [2, 2])))
     said = capsys.readouterr().err
     for kind in ("linestrip", "point"):
         assert f"any.json: shapes of kind {kind} have no area: they are left out, here and in other files" in said

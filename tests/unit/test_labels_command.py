@@ -108,7 +108,7 @@ def test_what_does_not_pair_is_listed(store: ClipStore, capsys: pytest.CaptureFi
     assert "warning: a.json does not know blue: its pixels count as background in 1 frame; label" in said.err
     assert (
         "7 frames match no clip in clips (<video or clip>_<frame>.png or <video or clip>/<frame>.png, frames from "
-        "0 on):" in said.err
+        "0 on, as in exports, or <video>/<name of the image in the raw data>):" in said.err
     )
     assert "a.json: images[4] (else_000004.png)" in said.err
     assert "... and 2 more" in said.err

@@ -104,6 +104,11 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).lower()
 
 
+def class_key(name: str) -> str:
+    """Returns a text that is equal for names of classes which differ only in case, spaces or Unicode form."""
+    return " ".join(folded(name).split())
+
+
 @lru_cache(maxsize=1 << 16)  # sequences share the names of their frames, and lines of lists their folders
 def name_key(name: str) -> NameKey:
     """Returns a key that is equal for names which differ only in case, leading zeros or Unicode form."""

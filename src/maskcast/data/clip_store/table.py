@@ -105,6 +105,13 @@ class Clip:
         return range(start, start + self.num_frames * stride, stride)
 
     @property
+    def frame_names(self) -> Sequence[str] | None:
+        """Name of each frame's image in the raw data, without ending; None if unknown or counting 0, 1, ..."""
+        names = self.meta.get("frame_names")
+        whole = isinstance(names, list) and len(names) == self.num_frames and self.video_frames is not None
+        return names if whole else None
+
+    @property
     def layer_names(self) -> tuple[str, ...]:
         """Names of the clip's layers in the store, ``frames`` first."""
         return ((FRAMES,) if self.has_frames else ()) + tuple(self.layers)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
-from maskcast.data.frame_names import folded
+from maskcast.data.frame_names import class_key
 from maskcast.data.inspection.clip_length import cover_horizon
 from maskcast.data.inspection.find_class_names import NO_LABEL
 from maskcast.data.inspection.findings import Findings
@@ -89,7 +89,7 @@ def inspect_label_files(
     _describe_labels(found, known)
     measure_frames(found, find_sequences(raw, source["images"]))
     propose_splits(raw, found, _label_flags(found, known), footage, labels.files)
-    empty = sum(one.empty for mine in labels.frames.values() for one in mine.values())
+    empty = sum(one.empty and not one.left_out for mine in labels.frames.values() for one in mine.values())
     asked = empty > 0 and "empty" not in source
     _choose_clip_length(found, known, labels, may_be_background=asked)
     if unpaired := [where for lost in labels.unpaired.values() for where in lost]:
@@ -170,7 +170,7 @@ def _add_classes(found: Findings, frames: Sequence[ImportedFrame]) -> None:
     counts = Counter(name for frame in frames for name, _ in frame.objects if name != IGNORED)
     spellings = defaultdict[str, list[str]](list)  # the most frequent first
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        spellings[" ".join(folded(name).split())].append(name)
+        spellings[class_key(name)].append(name)
     shown: list[str] = []
     renamed: dict[str, str] = {}
     same: list[list[str]] = []

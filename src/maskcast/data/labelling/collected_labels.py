@@ -5,7 +5,7 @@ Legend: H height, W width.
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,8 @@ class CollectedLabels:
 
     Attributes:
         clips: those with new labels, by id.
+        lost: number of regions that have no pixel at the size of the clips.
+        unnumbered: number of regions of a map of objects without an object number.
     """
 
     def __init__(self, store: ClipStore, names: ClassNames, duplicate_remedy: str) -> None:
@@ -54,21 +56,25 @@ class CollectedLabels:
         self._named: dict[str, set[int]] = defaultdict(set)  # frames that the file names, by clip
         self._hidden: dict[str, None] = {}  # hidden clips that the file names, in its order
         self.clips: dict[str, _ClipLabels] = {}
+        self.lost = self.unnumbered = 0
 
     @property
     def num_frames(self) -> int:
         """Number of labelled frames of all clips."""
         return sum(len(clip.frames) for clip in self.clips.values())
 
-    def add(self, frame: ImportedFrame, match: FrameMatch) -> None:
+    def add(self, frame: ImportedFrame, match: FrameMatch) -> bool:
         """Adds the labels of a frame in all its places; those that the file names take precedence.
+
+        Returns:
+            Whether any pixel has a label. If none has, the frame is without labels, also where it had some.
 
         Raises:
             MaskcastError: a place is listed twice, the frame has another aspect ratio, or an unknown class.
         """
         if hidden := [clip_id for clip_id, _ in match.named if self._store.get(clip_id).kind == "hidden"]:
             self._hidden.update(dict.fromkeys(hidden))
-            return
+            return True
         for clip_id, t in match.named:
             if t in self._named[clip_id]:
                 raise MaskcastError(
@@ -82,16 +88,23 @@ class CollectedLabels:
                 f"{self._store.width}x{self._store.height} (width x height), of another aspect ratio; label the "
                 "frames that `labels export` wrote, neither rotated nor cropped"
             )
+        painted = self._paint(frame, size)
         if self._has_objects:  # which are numbered in each clip, and need labels in all of its frames
+            self.unnumbered += sum(
+                instance is None for class_id, instance in painted.objects if class_id not in (0, IGNORE)
+            )
             for clip_id, t in match.named:
-                self._clip(clip_id).add_objects(t, frame, size, self._names)
-            return
-        packed = _pack(self._painted(frame, size), (self._store.height, self._store.width))
-        for clip_id, t in match.named:
-            self._clip(clip_id).frames[t] = packed
-        for clip_id, t in match.others:
-            if t not in self._named.get(clip_id, ()) and self._store.get(clip_id).kind != "hidden":
-                self._clip(clip_id).frames[t] = packed
+                self._clip(clip_id).add_objects(t, painted)
+            return True
+        mask_HW = np.array([0, *(class_id for class_id, _ in painted.objects)], np.uint8)[painted.numbers_HW]
+        mask_HW[painted.lost_HW] = IGNORE
+        packed = None if (mask_HW == IGNORE).all() else _pack(mask_HW)
+        free = [place for place in match.others if place[1] not in self._named.get(place[0], ())]
+        for clip_id, t in (*match.named, *free):
+            clip = self._store.get(clip_id)
+            if clip.kind != "hidden" and (packed is not None or t in labelled_frames(self._store, clip)):
+                self._clip(clip_id).set(t, packed)
+        return packed is not None
 
     def check_hidden(self) -> None:
         """Raises an error that names all hidden clips of the file."""
@@ -103,7 +116,7 @@ class CollectedLabels:
 
     def fill_background(self) -> int:
         """Makes all unlisted frames of the clips that the file names background; returns their number."""
-        return sum(self.clips[clip_id].fill_background() for clip_id in self._named)
+        return sum(self._clip(clip_id).fill_background(listed) for clip_id, listed in self._named.items())
 
     def _aspects_of(self, clip_id: str) -> tuple[float, float]:
         """Returns the least and the greatest aspect ratio that the source of a clip may have."""
@@ -119,16 +132,48 @@ class CollectedLabels:
             self.clips[clip_id] = _ClipLabels(self._store, clip_id)
         return self.clips[clip_id]
 
-    def _painted(self, frame: ImportedFrame, size: Size) -> np.ndarray:
-        """Returns the classes of a frame, (H, W) uint8; regions in front cover those behind."""
-        mask_HW = np.zeros(size, np.uint8)
-        for region in frame.regions(size):
-            mask_HW[region.mask_HW] = self._names.id_of(region.class_name, frame.where)
-        return mask_HW
+    def _paint(self, frame: ImportedFrame, size: Size) -> "_Painted":
+        """Returns the regions of a frame at the size of the clips; regions in front cover those behind."""
+        numbers_HW = np.zeros(size, np.uint32)
+        objects: list[tuple[int, int | None]] = []
+        lost: list[int] = []
+        for number, region in enumerate(frame.regions(size), 1):
+            class_id = self._names.id_of(region.class_name, frame.where)
+            objects.append((class_id, region.instance))
+            if self._has_objects and class_id in (0, IGNORE):
+                continue
+            numbers_HW[region.mask_HW] = number
+            if not region.mask_HW.any():
+                lost.append(number)
+        small_HW = resize_masks(numbers_HW[None], self._store.height, self._store.width)[0]
+        drawn, kept = (np.bincount(one.ravel(), minlength=len(objects) + 1) > 0 for one in (numbers_HW, small_HW))
+        is_lost = drawn & ~kept
+        is_lost[0] = False
+        rows, columns = np.nonzero(is_lost[numbers_HW])
+        lost_HW = np.zeros(small_HW.shape, bool)
+        lost_HW[rows * small_HW.shape[0] // size[0], columns * small_HW.shape[1] // size[1]] = True
+        lost += np.flatnonzero(is_lost).tolist()
+        self.lost += sum(objects[number - 1][0] not in (0, IGNORE) for number in lost)
+        return _Painted(small_HW, objects, lost_HW)
 
 
-def _pack(mask_HW: np.ndarray, size: Size) -> bytes:
-    return zstandard.compress(resize_masks(mask_HW[None], *size).tobytes(), 3)
+@dataclass(frozen=True)
+class _Painted:
+    """The regions of a frame.
+
+    Attributes:
+        numbers_HW: for each pixel of the clips' size the number of its region, from 1; 0 without.
+        objects: class and object number of each region.
+        lost_HW: bool, pixels that regions touch of which no pixel is left.
+    """
+
+    numbers_HW: np.ndarray
+    objects: Sequence[tuple[int, int | None]]
+    lost_HW: np.ndarray
+
+
+def _pack(mask_HW: np.ndarray) -> bytes:
+    return zstandard.compress(mask_HW.tobytes(), 3)
 
 
 class _ClipLabels:
@@ -144,32 +189,42 @@ class _ClipLabels:
         self._size, self._dtype = (store.height, store.width), np.uint32 if self._instances else np.uint8
         self._objects: dict[tuple[int, int], int] = {}  # key (class, instance): painted number
         self._num_new = 0  # objects without a number in the file
+        self._erased: set[int] = set()  # frames that lose their labels
         self.frames: dict[int, bytes] = {}
 
-    def add_objects(self, t: int, frame: ImportedFrame, size: Size, names: ClassNames) -> None:
-        """Adds the objects of a frame, drawn at a size; regions in front cover those behind."""
-        mask_HW = np.zeros(size, np.uint32)
-        for region in frame.regions(size):
-            class_id = names.id_of(region.class_name, frame.where)
-            if class_id not in (0, IGNORE):
-                mask_HW[region.mask_HW] = self._object_number(class_id, region.instance)
-        self.frames[t] = _pack(mask_HW, self._size)
+    def add_objects(self, t: int, painted: _Painted) -> None:
+        """Adds the objects of a frame."""
+        numbers = [
+            0 if class_id in (0, IGNORE) else self._object_number(class_id, instance)
+            for class_id, instance in painted.objects
+        ]
+        self.frames[t] = _pack(np.array([0, *numbers], np.uint32)[painted.numbers_HW])
 
-    def fill_background(self) -> int:
-        """Makes all frames without new labels background; returns their number."""
-        missing = [t for t in range(self._clip.num_frames) if t not in self.frames]
-        self.frames |= dict.fromkeys(missing, _pack(np.zeros(self._size, self._dtype), self._size))
+    def set(self, t: int, packed: bytes | None) -> None:
+        """Sets the classes of a frame; None takes its labels away."""
+        self.frames.pop(t, None)
+        self._erased.discard(t)
+        if packed is None:
+            self._erased.add(t)
+        else:
+            self.frames[t] = packed
+
+    def fill_background(self, listed: Collection[int]) -> int:
+        """Makes all frames without new labels background, except for the listed ones; returns their number."""
+        missing = [t for t in range(self._clip.num_frames) if t not in self.frames and t not in listed]
+        self.frames |= dict.fromkeys(missing, _pack(np.zeros(self._size, self._dtype)))
         return len(missing)
 
     def finish(self) -> NewLabels:
         """Returns the new labels combined with the previous labels of the clip."""
         store, clip = self._store, self._clip
         old_frames = set(labelled_frames(store, clip))
-        frames = sorted(old_frames | set(self.frames))
+        frames = sorted((old_frames | set(self.frames)) - self._erased)
         if not self._instances:
             masks = store.masks(clip) if old_frames else np.full((clip.num_frames, *self._size), IGNORE, np.uint8)
             for t in self.frames:
                 masks[t] = self._frame(t)
+            masks[sorted(self._erased)] = IGNORE
             return NewLabels(masks, frames)
         if len(self.frames) < clip.num_frames:
             raise MaskcastError(

@@ -37,6 +37,10 @@ class ImportReport:
         repeated: how many more frames of clips have these labels, because clips of a video overlap.
         empty: how many of ``frames`` are listed without any region.
         unlabelled: number of frames that are listed without any region and stay unlabelled.
+        without_area: number of frames whose annotations have no area, which stay unlabelled.
+        ignored: number of frames in which no pixel has a label.
+        lost: number of regions that have no pixel at the size of the clips.
+        unnumbered: number of objects without a number.
         unmatched: names of frames that belong to no clip of the store.
         unknown_classes: warnings about label files that lack classes of the store.
         unused_renames: messages about renamed classes that no labelled frame has.
@@ -50,6 +54,10 @@ class ImportReport:
     repeated: int = 0
     empty: int = 0
     unlabelled: int = 0
+    without_area: int = 0
+    ignored: int = 0
+    lost: int = 0
+    unnumbered: int = 0
     unmatched: list[str] = field(default_factory=list)
     unknown_classes: list[str] = field(default_factory=list)
     unused_renames: list[str] = field(default_factory=list)
@@ -81,6 +89,21 @@ class ImportReport:
         ):
             if count:
                 yield f"{pluralize(count, 'frame', 'is', 'are')} listed without annotation: {meaning}"
+        if self.without_area:
+            frames = pluralize(self.without_area, "frame", "has", "have")
+            yield f"{frames} only annotations without area, which were left out: left without labels"
+        if self.ignored:
+            yield f"{pluralize(self.ignored, 'frame', 'is', 'are')} wholly `ignore`: left without labels"
+        if self.lost:
+            yield (
+                f"warning: {pluralize(self.lost, 'region', 'has', 'have')} no pixel at the size of the clips: "
+                "left out, without a label there; prepare larger clips (height, width) to keep small objects"
+            )
+        if self.unnumbered:
+            yield (
+                f"warning: {pluralize(self.unnumbered, 'region', 'has', 'have')} no object number: each is a new "
+                "object in every frame; number the objects (docs/labels.md says where)"
+            )
         for split in sorted(set(self.followed.values())):
             joining = [clip for clip, followed in self.followed.items() if followed == split]
             yield (
@@ -144,23 +167,31 @@ def import_labels(
                 match = _match_frame(frame, store, videos)
                 if match is None:
                     report.unmatched.append(frame.where)
-                elif frame.empty and empty == "unlabelled":
-                    report.unlabelled += 1
+                elif frame.is_unlabelled(empty):
+                    report.without_area += frame.left_out
+                    report.unlabelled += not frame.left_out
+                elif not new.add(frame, match):
+                    report.ignored += 1
                 else:
                     report.frames += 1
                     report.empty += frame.empty
                     unknown.add(frame)
-                    new.add(frame, match)
             new.check_hidden()
         except MaskcastError as error:  # for an archive it names the temporary folder
             raise MaskcastError(str(error).replace(str(opened), str(path))) from None
         report.unknown_classes = list(unknown.warnings(opened if opened.is_dir() else opened.parent))
         report.unmatched = [where.replace(str(opened), str(path)) for where in report.unmatched]
     if not new.clips:
+        if left := report.without_area + report.ignored:
+            raise MaskcastError(
+                f"{path}: {pluralize(left, 'frame', 'has', 'have')} only annotations without area, or `ignore`, "
+                "and no other is of a clip; draw polygons, boxes or masks"
+            )
         raise _no_frames_error(path, store, report.unmatched)
     if form.covers_all_frames and empty == "background":
         filled = new.fill_background()
         report.frames, report.empty = report.frames + filled, report.empty + filled
+    report.lost, report.unnumbered = new.lost, new.unnumbered
     report.unused_renames = list(names.unused_renames())
     report.repeated = new.num_frames - report.frames
     report.clips = len(new.clips)
@@ -174,9 +205,7 @@ def _no_frames_error(path: Path, store: ClipStore, unmatched: Sequence[str]) -> 
     found, example = "lists no labelled frame", ""
     if unmatched:
         found, example = f"has {pluralize(len(unmatched), 'frame')}, none", f", first {unmatched[0]}"
-    return MaskcastError(
-        f"{path}: {found} of a clip in {store.root}{example}; names must be {FRAME_RULE}, as in exports"
-    )
+    return MaskcastError(f"{path}: {found} of a clip in {store.root}{example}; names must be {FRAME_RULE}")
 
 
 def _new_splits(
@@ -237,6 +266,9 @@ def _match_frame(frame: ImportedFrame, store: ClipStore, videos: VideoFrames) ->
     Raises:
         MaskcastError: the clip is shorter.
     """
+    for name in frame.names if not frame.ordered else ():
+        if (shown := videos.named(name)) is not None:
+            return FrameMatch(shown) if shown else None
     for clip_id, t in frame.frame_ids:
         if clip_id in store:
             length = store.get(clip_id).num_frames

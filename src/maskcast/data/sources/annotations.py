@@ -158,7 +158,7 @@ def gather_labels(
 def labelled_frames(labels: PairedLabels, empty: Empty) -> LabelledFrames:
     """Returns the labelled frames of each sequence that has any, by their index in the sequence."""
     known = {
-        name: {k: one for k, one in found.items() if not (one.empty and empty == "unlabelled")}
+        name: {k: one for k, one in found.items() if not one.is_unlabelled(empty)}
         for name, found in labels.frames.items()
     }
     return {name: found for name, found in known.items() if found}
@@ -193,9 +193,12 @@ def _notes(
     source: AnnotationsSource, footage: FilesByName, labels: PairedLabels, known: LabelledFrames
 ) -> Iterator[str]:
     """Yields notes for the owner of the data, one line each."""
-    if num_empty := sum(one.empty for found in labels.frames.values() for one in found.values()):
+    without_region = [one for found in labels.frames.values() for one in found.values() if one.empty]
+    if num_empty := sum(not one.left_out for one in without_region):
         what = "background" if source.empty == "background" else "without labels"
         yield f"{pluralize(num_empty, 'frame')} listed without objects: {what} (source.empty: {source.empty})"
+    if num_left_out := len(without_region) - num_empty:
+        yield f"{pluralize(num_left_out, 'frame')} with only annotations without area: without labels"
     total, num_labelled = sum(len(footage[name].masks) for name in known), sum(map(len, known.values()))
     if num_labelled < total:
         frames, sequences = pluralize(total, "frame"), pluralize(len(known), "labelled sequence")

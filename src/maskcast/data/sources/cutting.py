@@ -216,6 +216,7 @@ def windows(
             return
         taken_runs = [range(len(taken))]
     rate = {} if timing is None else timing.clip_rate(params.fps, params.stride)
+    own_names = () if isinstance(sequence.images, Path) else _own_names(sequence.images)
     whole = range(len(taken))
     parts = {split: whole} if isinstance(split, str) else time_parts(whole, split)
     for part_split, part in parts.items():
@@ -235,8 +236,17 @@ def windows(
             meta = {"video": name, "start": window.start, "stride": params.stride} | rate
             if timing is not None:  # with fps, start and stride count the frames that were taken
                 meta["video_frames"] = list(frames)
+            if own_names:
+                meta["frame_names"] = [own_names[i] for i in frames]
             clip_id = f"{clip_name or name}_{window.start:05d}"
             yield Window(clip_id, part_split, KIND_OF_SPLIT[part_split], frames, images, meta, video)
+
+
+def _own_names(images: Sequence[Path]) -> Sequence[str]:
+    """Returns the names of a sequence's images, without ending; none if they count 0, 1, ... or are not unique."""
+    names = [path.stem for path in images]
+    counted = all(name.isdecimal() and int(name) == number for number, name in enumerate(names))
+    return () if counted or len(set(names)) < len(names) else names
 
 
 def _cut(

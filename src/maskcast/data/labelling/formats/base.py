@@ -69,6 +69,7 @@ class ImportedFrame:
         names: names that its image may have, the likeliest first; empty if frames have only numbers.
         ordered: whether images with other names count as the frames of the clip, in their order.
         class_list: the classes of its file; None if the format does not list them.
+        left_out: whether it has annotations that were left out, because they have no area.
     """
 
     where: str
@@ -79,11 +80,20 @@ class ImportedFrame:
     names: Sequence[str] = ()
     ordered: bool = False
     class_list: ClassList | None = None
+    left_out: bool = False
 
     @property
     def empty(self) -> bool:
         """Whether the frame is listed without any region."""
         return not self.objects
+
+    def is_unlabelled(self, empty: Empty) -> bool:
+        """Whether the frame is listed without any region, and that says nothing about its pixels.
+
+        Args:
+            empty: what a frame is that is listed without any annotation.
+        """
+        return self.empty and (self.left_out or empty == "unlabelled")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ evaluate mean "no label".
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -108,7 +109,9 @@ class Cityscapes(LabelFormat):
 
     def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the single frame of an image (see `LabelFormat.read`)."""
-        yield frame_of_ids(file, _frame_ids(file.name), _decode_value, include_zero=True)
+        frame = frame_of_ids(file, _frame_ids(file.name), _decode_value, include_zero=True)
+        image = file.with_name(re.sub("_gtFine_.+", "_leftImg8bit.png", file.name))
+        yield replace(frame, names=[image.as_posix()])
 
 
 def _decode_value(value: int, where: str) -> tuple[str, int | None]:

@@ -74,11 +74,13 @@ def frame_of(
     *,
     ordered: bool,
     class_list: ClassList | None,
+    left_out: bool,
 ) -> ImportedFrame:
     """Returns a `ImportedFrame` with its shapes."""
     layers = sorted(shapes, key=Shape.z_order)
     objects = [shape.object() for shape in layers]
-    return ImportedFrame(where, frame_ids, size, objects, partial(_regions, layers), names, ordered, class_list)
+    read = partial(_regions, layers)
+    return ImportedFrame(where, frame_ids, size, objects, read, names, ordered, class_list, left_out)
 
 
 def class_list_of(root: ET.Element, file: Path) -> ClassList | None:

@@ -52,7 +52,8 @@ class CvatImages(cvat.Cvat):
                 raise MaskcastError(f"{where}: its id occurs twice; make it unique")
             ids.add(image_key)
             size = checked_size(integer(image, "height", where), integer(image, "width", where), where)
-            without_area.update(element.tag for element in image if element.tag in NO_AREA)
+            left_out = [element.tag for element in image if element.tag in NO_AREA]
+            without_area.update(left_out)
             elements = [element for element in image if element.tag in SHAPES]
             shapes = [
                 Shape(element, element.get("label"), f"{where}: {element.tag} {n}")
@@ -63,5 +64,14 @@ class CvatImages(cvat.Cvat):
             if task is not None and (video := VIDEO_FRAME.fullmatch(name)):
                 frame_ids = [*frame_ids, *task.frame_ids(int(video[1]))]
             names = cvat.names_of(name, image.get("subset"))
-            yield cvat.frame_of(where, frame_ids, size, shapes, names, ordered=False, class_list=class_list)
+            yield cvat.frame_of(
+                where,
+                frame_ids,
+                size,
+                shapes,
+                names,
+                ordered=False,
+                class_list=class_list,
+                left_out=bool(left_out),
+            )
         report_without_area(file, without_area)

@@ -17,7 +17,7 @@ from maskcast.errors import MaskcastError
 SCORE, OBJECT = "confidence", "object"  # attributes that every label gets
 TRACKS = 1_000_000  # object numbers of tracks without one: TRACKS + the track's number
 SHAPES = ("mask", "polygon", "box", "ellipse")
-NO_AREA = ("polyline", "points", "cuboid", "skeleton")  # reported, and left out
+NO_AREA = ("tag", "polyline", "points", "cuboid", "skeleton")  # reported, and left out
 
 
 @dataclass(frozen=True)

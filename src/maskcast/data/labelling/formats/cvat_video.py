@@ -69,6 +69,7 @@ def _read(file: Path) -> Iterator[ImportedFrame]:
         raise MaskcastError(f"{file}: no <annotations> of tasks with tracks{hint}; export `CVAT for video 1.1`")
     shapes_by_frame: dict[tuple[str | None, int], list[Shape]] = defaultdict(list)
     without_area: Counter[str] = Counter()
+    frames_left_out: set[tuple[str | None, int]] = set()
     ids: set[str | None] = set()
     by_id = {task.id: task for task in tasks}
     for track in root.findall("track"):
@@ -81,7 +82,9 @@ def _read(file: Path) -> Iterator[ImportedFrame]:
             raise MaskcastError(
                 f"{where}: is of task {track.get('task_id')}, which is missing in meta; export it again"
             )
-        without_area.update({element.tag for element in track if element.tag in NO_AREA})
+        left_out = [element for element in track if element.tag in NO_AREA and element.get("outside") != "1"]
+        without_area.update({element.tag for element in left_out})
+        frames_left_out |= {(task.id, integer(element, "frame", where)) for element in left_out}
         shapes = [element for element in track if element.tag in SHAPES]
         track_number = task.frames.start * TRACKS + len(ids)  # keeps tracks of different jobs apart
         for frame, element in _every_frame(shapes, task, where):
@@ -104,6 +107,7 @@ def _read(file: Path) -> Iterator[ImportedFrame]:
                 names,
                 ordered=True,
                 class_list=class_list,
+                left_out=(task.id, frame) in frames_left_out,
             )
     report_without_area(file, without_area)
 

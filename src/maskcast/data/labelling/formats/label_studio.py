@@ -96,7 +96,7 @@ def _read(file: Path, part: str) -> Iterator[ImportedFrame]:
             f"{file}: Label Studio's JSON is a list of tasks, not {short_repr(content)}; export `JSON`"
         )
     tasks = Records(f"{file}: tasks", content)
-    without_labels = 0
+    without_labels = several = 0
     left_out: Counter[str] = Counter()
     ids: set[str] = set()
     for n, data in enumerate(tasks.column("data", "export the format `JSON`, not `JSON-MIN`")):
@@ -106,16 +106,21 @@ def _read(file: Path, part: str) -> Iterator[ImportedFrame]:
         ids.add(str(task.get("id")))
         if not isinstance(data, dict):
             tasks.fail(n, f"data must be an object, not {short_repr(data)}; export it again")
-        result = _last_result(tasks, n, part)
+        candidates = _candidates(tasks, n, part)
+        result = _last_result(tasks, n, candidates)
         if result is None:
             without_labels += 1
             continue
-        regions_of_task = _labelled_regions(tasks, n, result, left_out)
+        several += len(candidates) > 1
+        regions_of_task = _labelled_regions(tasks, n, result)
+        left_out_here = [item for item in result if _tag(item) in NO_AREA]
+        left_out.update(map(_tag, left_out_here))
         pages = _pages(data)
         for page, address in enumerate(pages):
-            regions = [
-                region for region in regions_of_task if len(pages) == 1 or region.get("item_index", 0) == page
-            ]
+            regions, other_items = (
+                [item for item in items if len(pages) == 1 or item.get("item_index", 0) == page]
+                for items in (regions_of_task, left_out_here)
+            )
             where = f"{tasks.where}[{n}] (id {task.get('id')})" + (f" image {page}" if len(pages) > 1 else "")
             sizes = {_size(region, where) for region in regions}
             if len(sizes) > 1:
@@ -124,19 +129,34 @@ def _read(file: Path, part: str) -> Iterator[ImportedFrame]:
             frame_ids = [*_stated_frame(data), *frame_ids_of(address), *frame_ids_of(unquote(address))]
             read_regions = partial(_regions, regions, where)
             yield ImportedFrame(
-                where, frame_ids, next(iter(sizes), None), objects, read_regions, [unquote(address)]
+                where,
+                frame_ids,
+                next(iter(sizes), None),
+                objects,
+                read_regions,
+                [unquote(address)],
+                left_out=bool(other_items),
             )
     if without_labels:
         say(f"{file}: {without_labels} of {len(content)} tasks have no {part}: they stay without labels")
+    if several:
+        say(
+            f"{file}: {several} of {len(content)} tasks have several {part}: of each, the last marked as ground "
+            "truth is used, else the last"
+        )
     report_without_area(file, left_out)
 
 
-def _last_result(tasks: Records, n: int, part: str) -> Sequence[Any] | None:
-    """Returns the results of the annotation or prediction that counts, or None if there is none."""
+def _candidates(tasks: Records, n: int, part: str) -> list[dict[str, Any]]:
+    """Returns the annotations or predictions of a task that were not cancelled."""
     candidates = tasks.records[n].get(part) or []
     if not isinstance(candidates, list) or not all(isinstance(candidate, dict) for candidate in candidates):
         tasks.fail(n, f"{part} must be a list of objects, not {short_repr(candidates)}; export `JSON`")
-    kept = [candidate for candidate in candidates if not candidate.get("was_cancelled")]
+    return [candidate for candidate in candidates if not candidate.get("was_cancelled")]
+
+
+def _last_result(tasks: Records, n: int, kept: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """Returns the results of the annotation or prediction that counts, or None if there is none."""
     kept = [candidate for candidate in kept if candidate.get("ground_truth")] or kept
     if not kept:
         return None
@@ -146,10 +166,13 @@ def _last_result(tasks: Records, n: int, part: str) -> Sequence[Any] | None:
     return list(result)
 
 
-def _labelled_regions(
-    tasks: Records, n: int, result: Sequence[dict[str, Any]], left_out: Counter[str]
-) -> list[dict[str, Any]]:
-    """Returns the regions of a result that have an area, each with its ``label``; counts the other regions.
+def _tag(item: Mapping[str, Any]) -> str:
+    """Returns the kind of a region."""
+    return str(item.get("type", "")).removesuffix("labels")
+
+
+def _labelled_regions(tasks: Records, n: int, result: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the regions of a result that have an area, each with its ``label``.
 
     Label Studio writes shape and label as one item (`brushlabels`), or as two with the same id (`brush`,
     `labels`).
@@ -163,12 +186,10 @@ def _labelled_regions(
     regions = []
     seen_ids: set[str] = set()
     for item in result:
-        tag = str(item.get("type", "")).removesuffix("labels")
+        tag = _tag(item)
         value = item.get("value")
         if tag.startswith("video") or (tag == "vector" and isinstance(value, dict) and value.get("closed")):
             tasks.fail(n, f"has a {tag}, which is not supported; draw {', '.join(TAGS)} on images of the frames")
-        if tag in NO_AREA:
-            left_out[tag] += 1
         if tag not in TAGS:
             continue
         if not isinstance(value, dict):

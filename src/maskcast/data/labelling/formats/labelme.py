@@ -114,9 +114,9 @@ def _read(file: Path) -> tuple[ImportedFrame, set[str]]:
     objects = [(shape["label"], _group(shape)) for shape in kept]
     size = _size(content, str(file))
     names = [(file.parent / image).as_posix(), PurePosixPath(image).name, file.stem]
-    return ImportedFrame(
-        str(file), frame_ids_of(image), size, objects, partial(_regions, kept), names
-    ), without_area
+    read, left_out = partial(_regions, kept), bool(without_area)
+    frame = ImportedFrame(str(file), frame_ids_of(image), size, objects, read, names, left_out=left_out)
+    return frame, without_area
 
 
 def _group(shape: Mapping[str, Any]) -> int | None:
