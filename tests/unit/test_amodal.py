@@ -75,6 +75,19 @@ def test_images_count_the_same_and_unknown_hands_do_not() -> None:
     assert scores.table()["pooled"] == pytest.approx(2 / 3)
 
 
+def test_the_word_of_a_clip_is_no_map_and_a_stray_pixel_is_no_object() -> None:
+    both = {"left": row(1, 1, 0, 0), "right": row(0, 0, 1, 1)}
+    found = {"left": row(1, 1, 0, 0), "right": row(0, 0, 0, 0)}
+    for word in ("left", "right", "single", "visible"):
+        scores = AmodalScores(HANDS, least_pixels=1)
+        scores.add("a", both, found, hands=word)
+        assert (scores.table()["miou_left"], scores.table()["miou_right"]) == (1, 0)
+        assert scores.table()["miou_interacting"] == 0.5
+    few = AmodalScores(HANDS, least_pixels=2)
+    few.add("a", both | {"right": row(0, 0, 0, 1)}, found)
+    assert few.table()["miou_single"] == 1 and "miou_interacting" not in few.table()
+
+
 VISIBLE = AmodalSetting(("left", "right"), "visible", 1)
 
 

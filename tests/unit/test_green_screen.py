@@ -397,3 +397,19 @@ def test_films_of_one_name_are_refused_and_none_is_lost(tmp_path: Path, twins: t
     with pytest.raises(MaskcastError, match=r"a_b|'a'") as raised:
         find_videos(tmp_path, 24)
     assert all(str(tmp_path / name) in str(raised.value) for name in twins)
+
+
+def test_a_background_of_the_video_s_own_name_is_said_where_there_is_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = write_raw(tmp_path / "raw")
+    (raw / "backgrounds/street").rename(raw / "backgrounds/actor_0")
+    (raw / "backgrounds/wall.png").rename(raw / "backgrounds/actor_1.png")
+    names = {"val": ["actor_0"]}
+    for number, backgrounds in enumerate((names, {"val": ["actor_1"]})):
+        source = FOLDERS | {"splits": names, "background_splits": backgrounds}
+        prepare(raw, tmp_path / str(number), source)
+        text = (
+            "2 videos are composed over the background of the same name, the only one of its split, e.g. actor_0"
+        )
+        assert (text in capsys.readouterr().err) == (backgrounds == names)

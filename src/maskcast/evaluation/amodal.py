@@ -55,12 +55,15 @@ class AmodalScores:
             truth: true masks (T, H, W) of each map, uint8, 255 where there is no label.
             prediction: predicted masks, likewise.
             visible: where the object of each map is visible, (T, H, W) bool; None if unknown.
-            hands: group of images with several objects, as the clip gives it; None is ``interacting``.
+            hands: group of images with several objects, as the clip gives it; ``interacting`` if it is None, or
+                the name of another score, such as that of a map.
         """
+        taken = {"single", *REGIONS, *(label_map.name for label_map in self.maps)}
+        several = "interacting" if hands is None or hands in taken else hands
         scores_by_name: defaultdict[str, list[float]] = defaultdict(list)
         for t in range(len(truth[self.maps[0].name])):
-            with_object = [label_map.name for label_map in self.maps if _has_object(truth[label_map.name][t])]
-            group = "single" if len(with_object) < 2 else hands or "interacting"
+            num_objects = sum(self._has_object(truth[label_map.name][t]) for label_map in self.maps)
+            group = "single" if num_objects < 2 else several
             for label_map in self.maps:
                 visible_HW = None if visible is None else visible[label_map.name][t]
                 for region, part_HW in _regions(truth[label_map.name][t], visible_HW):
@@ -94,16 +97,17 @@ class AmodalScores:
             for k in range(1, label_map.num_classes)
         ]
 
+    def _has_object(self, mask_HW: np.ndarray) -> bool:
+        """Whether any class has the pixels that it is scored with."""
+        pixels = np.bincount(mask_HW.ravel(), minlength=IGNORE)[1:IGNORE]
+        return bool(pixels.max() >= max(1, self.least_pixels))
+
     def _image_score(self, counts_KK: np.ndarray) -> float:
         scored = counts_KK.sum(1)[1:] >= self.least_pixels
         return mean_where_labelled(jaccard_per_class(counts_KK)[1:][scored].tolist())
 
     def _per_class(self, label_map: LabelMap, region: str) -> list[float]:
         return jaccard_per_class(self._counts[label_map.name, region])[1:].tolist()
-
-
-def _has_object(mask_HW: np.ndarray) -> bool:
-    return bool(((mask_HW != 0) & (mask_HW != IGNORE)).any())
 
 
 def _regions(truth_HW: np.ndarray, visible_HW: np.ndarray | None) -> Iterator[tuple[str, np.ndarray]]:

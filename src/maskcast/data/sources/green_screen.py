@@ -116,6 +116,7 @@ class GreenScreenSource(SourceConfig):
         longest = max(map(len, (window for clip_ranges in windows.values() for window in clip_ranges)), default=1)
         pools = split_backgrounds(backgrounds, background_split_of, longest, self.stride, listing.skipped)
         num_used: Counter[str] = Counter()
+        over_own: dict[str, None] = {}  # videos over a background of their name
         for name, clip_ranges in windows.items():
             split = split_of[name]
             if clip_ranges and split not in pools:
@@ -126,6 +127,8 @@ class GreenScreenSource(SourceConfig):
             for window in clip_ranges:
                 background = choose_background(name, pools[split], num_used[split], seed)
                 num_used[split] += 1
+                if background.name == name:
+                    over_own.setdefault(name)
                 clip = GreenClip(
                     video=videos[name],
                     matte=None if mattes is None else mattes[name],
@@ -140,6 +143,11 @@ class GreenScreenSource(SourceConfig):
                 meta = {"video": name, "start": window.start, "stride": self.stride, "background": background.id}
                 clip_id = f"{name}_{window.start:05d}"
                 listing.add(RawClip(clip_id, split, "labelled", partial(load_clip, clip), meta))
+        if over_own:
+            listing.warnings.append(
+                f"{pluralize(len(over_own), 'video', 'is', 'are')} composed over the background of the same name, "
+                f"the only one of its split, e.g. {next(iter(over_own))}: it may show the foreground; add others"
+            )
         if self.compose == "training":
             listing.backgrounds += [
                 RawClip(one.id, split, "unlabelled", partial(load_background, one, size), {"video": one.name})
