@@ -150,6 +150,7 @@ TRUTH_FAULTS = {
     ),
     "no area": (change(A, 0, "area", del_), "missing key 'area' .*; add it: the pixels of the mask"),
     "a negative area": (change(A, 0, "area", -1), "area must be finite and at least 0, not -1"),
+    "an area of true": (change(A, 0, "area", True), "area must be a number, not True"),
     "an area of text": (change(A, 0, "area", "9"), "area must be a number, not '9'"),
     "a crowd of 2": (change(A, 0, "iscrowd", 2), "iscrowd must be 0 or 1, not 2"),
 }
@@ -209,6 +210,9 @@ RESULT_FAULTS = {
     "no score": (change(1, "score", del_), r"dt.json\[1\]: missing key 'score' .*; add it"),
     "a NaN score": (change(1, "score", float("nan")), r"dt.json\[1\]: score must be finite, not nan"),
     "a score of text": (change(0, "score", "0.5"), r"dt.json\[0\]: score must be a number, not '0.5'"),
+    "a score of true": (change(0, "score", True), r"dt.json\[0\]: score must be a number, not True"),
+    "a box of true": (change(0, "bbox", [0, 0, 5, True]), r"dt.json\[0\]: bbox must be 4 numbers"),
+    "an image id of true": (change(0, "image_id", True), r"dt.json\[0\]: image_id must be an integer, not True"),
     "a score of nothing": (change(0, "score", None), r"dt.json\[0\]: score must be a number, not None"),
     "no box": (
         change(1, "bbox", del_),
@@ -305,3 +309,22 @@ def test_run_lengths_are_decoded_as_the_library_does() -> None:
     assert sound.all()
     longer = [text + "5" for text in texts]
     assert (sum_run_lengths(longer)[0] != sizes).all()
+
+
+def test_sizes_of_masks_may_be_whole_floats(tmp_path: Path) -> None:
+    truth, results = truth_content(), results_content()
+    expected = read(tmp_path, truth, results, "segm")
+    for record in (*truth["annotations"], *results):
+        if isinstance(record["segmentation"], dict):
+            record["segmentation"]["size"] = [float(HEIGHT), float(WIDTH)]
+    runs_of_first = runs(SQUARE) | {"size": [float(HEIGHT), float(WIDTH)]}
+    assert read(tmp_path, truth, results, "segm") == expected
+    results[0]["segmentation"] = runs_of_first
+    read(tmp_path, truth, results, "segm")
+    refused(
+        tmp_path,
+        truth,
+        [results[0] | {"segmentation": runs_of_first | {"size": [HEIGHT + 0.5, WIDTH]}}],
+        "segm",
+        "size",
+    )

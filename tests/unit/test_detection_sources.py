@@ -444,3 +444,37 @@ def refused(config: Any, raw: Path, line: str) -> None:
     with pytest.raises(MaskcastError, match=re.escape(line)) as raised:
         config.listing(raw)
     assert "\n" not in str(raised.value)
+
+
+def test_what_voc_marks_difficult_need_not_be_found(tmp_path: Path) -> None:
+    config = voc(tmp_path)
+    path = tmp_path / "Annotations/2.xml"
+    marked = path.read_text().replace("<name>cat</name>", "<name>cat</name><difficult>1</difficult>")
+    path.write_text(marked.replace("<name>dog</name>", "<name>dog</name><difficult>0</difficult>"))
+    found = {one.path.stem: one for one in config.listing(tmp_path).splits["train"]}
+    assert dict(zip(("dog", "cat"), found["2"].crowd_N.tolist(), strict=True)) == {"dog": False, "cat": True}
+    assert found["11"].crowd_N.tolist() == [False]
+    path.write_text(marked.replace("<difficult>1", "<difficult>yes"))
+    refused(config, tmp_path, "2.xml: difficult of object 2 must be 0 or 1, not 'yes'; fix it")
+
+
+def test_corners_in_place_of_sizes_are_refused(tmp_path: Path) -> None:
+    """Boxes of 10 x 8 pixels in images of 40 x 30."""
+    config = coco(tmp_path)
+    content = json.loads((tmp_path / "labels.json").read_text())
+    places = [(x, y) for x in (8, 16, 24, 29) for y in (4, 12, 20)]
+
+    def write(corners: list[tuple[int, int]], sizes: list[tuple[int, int]]) -> None:
+        boxes = [[x, y, x + 10, y + 8] for x, y in corners] + [[x, y, 10, 8] for x, y in sizes]
+        content["annotations"] = [
+            {"id": n, "image_id": 100, "category_id": 7, "bbox": box} for n, box in enumerate(boxes)
+        ]
+        (tmp_path / "labels.json").write_text(json.dumps(content))
+
+    write(places, [])
+    line = "bbox must be [x, y, width, height]: 11 of 12 boxes leave their image, and none as [x1, y1"
+    refused(config, tmp_path, line)
+    write([], places)
+    config.listing(tmp_path)
+    write(places, [(20, 20)])  # which is no pair of corners
+    config.listing(tmp_path)

@@ -274,3 +274,19 @@ def test_nothing_found_is_all_missed() -> None:
     matches = match(evaluate(truth, [], "bbox"))
     assert matches.threshold == 0
     assert (matches.false_negatives_I.tolist(), matches.f1_I.tolist()) == ([1], [0])
+
+
+def test_images_without_detections_and_the_rules_of_lvis_are_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    truth, results = content(tmp_path)
+    assert main(["evaluate-coco", str(truth), str(results)]) == 0
+    assert not capfd.readouterr().err
+    results.write_text(json.dumps(json.loads(results.read_text())[:1]))
+    images = json.loads(truth.read_text())
+    images["images"][0]["not_exhaustive_category_ids"] = []
+    truth.write_text(json.dumps(images))
+    assert main(["evaluate-coco", str(truth), str(results)]) == 0
+    text = capfd.readouterr().err
+    assert "3 of 4 images have no detection: all of their objects count as missed" in text
+    assert "gt.json: is of LVIS" in text and "is scored by COCO's rules" in text

@@ -440,3 +440,20 @@ def test_an_image_that_is_not_there_is_told_with_the_one_most_like_it(tmp_path: 
         MaskcastError, match=r"sub/3\.jpg: image not found; add it, or .*; did you mean '3\.JPG'\?"
     ):
         prepare(raw, tmp_path / "set")
+
+
+def test_names_that_are_almost_alike_and_classes_without_boxes_are_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw = write_raw(tmp_path / "raw")
+    truth = json.loads((raw / "labels.json").read_text())
+    truth["categories"][0]["name"] = "Cat "
+    truth["categories"].append({"id": 11, "name": "bird"})
+    (raw / "labels.json").write_text(json.dumps(truth))
+    prepare(raw, tmp_path / "set")
+    text = capfd.readouterr().err
+    assert (
+        "warning: classes 'cat' and 'Cat ' differ only in case, spaces or Unicode form, but each is a class"
+        in text
+    )
+    assert "warning: 1 class has no usable box, so nothing is learnt of bird" in text

@@ -1,8 +1,8 @@
 """prepare_detection: convert images and boxes of any layout to a detection set in COCO format."""
 
 import os
-from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -10,7 +10,7 @@ from pydantic import Field
 from maskcast.data.detection.sources.base import LabelledImage, check_units
 from maskcast.data.detection.sources.table import Source
 from maskcast.data.detection.writer import DetectionWriter
-from maskcast.data.frame_names import original_name, same_stem_warning
+from maskcast.data.frame_names import class_key, original_name, same_stem_warning
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.mirror_swaps import find_sides, mirror_swaps_meta, side_warnings
 from maskcast.dry_run_notes import first_of_each_part
@@ -22,6 +22,8 @@ from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import draw_at_most, rng
+
+MAX_CLASSES = 5  # maximum number of classes in a warning
 
 
 class PrepareDetection(Params):
@@ -84,12 +86,31 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
         )
         writer.add_unlabeled(chosen_files)
     writer.finish()
+    for warning in _class_warnings(listing.classes, writer.used):
+        say(warning)
     for warning in writer.shared.warnings("image"):
         say(warning)
     no_flip = "set train_detector.augment.hflip to 0"
     for warning in side_warnings(find_sides(listing.classes), params.source.mirror_swaps, no_flip):
         say(warning)
     say(f"{pluralize(len(listing.classes), 'class')}: {', '.join(listing.classes)}")
+
+
+def _class_warnings(classes: Sequence[str], used: Collection[str]) -> Iterator[str]:
+    """Yields a line about classes with almost the same name, and one about classes without a usable box."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        alike[class_key(name)].append(name)
+    if same := [names for names in alike.values() if len(names) > 1]:
+        more = f", and {len(same) - 1} more names" if same[1:] else ""
+        yield (
+            f"warning: classes {' and '.join(map(repr, same[0]))} differ only in case, spaces or Unicode "
+            f"form{more}, but each is a class of its own; if they are one, give them one name in the labels"
+        )
+    if unused := [name for name in classes if name not in used]:
+        shown = ", ".join(unused[:MAX_CLASSES]) + (", ..." if len(unused) > MAX_CLASSES else "")
+        without_box = pluralize(len(unused), "class", "has", "have")
+        yield f"warning: {without_box} no usable box, so nothing is learnt of {shown}"
 
 
 def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[str, list[LabelledImage]]:

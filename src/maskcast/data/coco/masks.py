@@ -28,7 +28,7 @@ def compressed_masks(records: Records, sizes_N2: np.ndarray) -> list[dict[str, A
     Raises:
         MaskcastError: A mask has none of the three forms, or does not fit its image.
     """
-    masks = records.column("segmentation")
+    masks = [_with_whole_size(mask) for mask in records.column("segmentation")]
     to_check = []
     for n, (mask, (height, width)) in enumerate(zip(masks, sizes_N2.tolist(), strict=True)):
         if isinstance(mask, list):
@@ -50,6 +50,15 @@ def compressed_masks(records: Records, sizes_N2: np.ndarray) -> list[dict[str, A
         mask if n in compressed else rle.segmToRle(mask, width, height)
         for n, (mask, (height, width)) in enumerate(zip(masks, sizes_N2.tolist(), strict=True))
     ]
+
+
+def _with_whole_size(mask: Any) -> Any:
+    """Returns a mask; the size of an RLE as integers if it is written so: `[50.0, 60.0]`."""
+    size = mask.get("size") if isinstance(mask, dict) else None
+    if not isinstance(size, list) or not any(isinstance(side, float) and side.is_integer() for side in size):
+        return mask
+    whole = [int(side) if isinstance(side, float) and side.is_integer() else side for side in size]
+    return mask | {"size": whole}
 
 
 def _check_polygons(records: Records, n: int, polygons: list[Any], longer_side: int) -> None:

@@ -5,6 +5,7 @@ Legend: N records. A column is checked as one array; a Python loop only runs to 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 from urllib.parse import unquote
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 from maskcast.errors import MaskcastError
 from maskcast.reading import read_json, short_repr
 
+LEAST_BOXES = 8  # fewer do not show whether they are corners
 MAX_COORDINATE = 1e9  # limit for boxes in pixels; products of larger numbers overflow
 
 
@@ -79,6 +81,24 @@ class Records:
         invalid_N = ~(np.abs(boxes_N4) < MAX_COORDINATE).all(axis=1)
         self.refuse(invalid_N, "bbox", f"must be finite and below {MAX_COORDINATE:g} pixels")
         return boxes_N4
+
+    def refuse_corners(self, boxes_N4: np.ndarray, sizes_N2: np.ndarray) -> None:
+        """Fails if most boxes leave their images as x, y, width, height, but none does as x1, y1, x2, y2.
+
+        Args:
+            boxes_N4: The boxes as in the file.
+            sizes_N2: Height and width of each one's image; 0 if unknown.
+        """
+        known_N = (sizes_N2 > 0).all(axis=1)
+        boxes_N4, limits_N2 = boxes_N4[known_N], sizes_N2[known_N][:, ::-1] + 1  # 1: rounded boxes
+        outside_N = (boxes_N4[:, :2] + boxes_N4[:, 2:] > limits_N2).any(axis=1)
+        corners_N = ((boxes_N4[:, 2:] > boxes_N4[:, :2]) & (boxes_N4[:, 2:] <= limits_N2)).all(axis=1)
+        if len(boxes_N4) >= LEAST_BOXES and outside_N.mean() > 0.5 and corners_N.all():
+            self.fail(
+                int(np.flatnonzero(known_N)[outside_N.argmax()]),
+                f"bbox must be [x, y, width, height]: {outside_N.sum()} of {len(boxes_N4)} boxes leave "
+                "their image, and none as [x1, y1, x2, y2]; convert them",
+            )
 
     def texts(self, key: str, remedy: str) -> list[str]:
         """Returns a column of strings."""
@@ -200,11 +220,13 @@ def _is_below(path: str) -> bool:
 
 
 def _array(values: list[Any]) -> np.ndarray:
-    """Returns values as an array; of dtype object if their shapes differ or numbers are too large."""
+    """Returns values as an array; of dtype object if shapes differ, numbers are too large, or some are bool."""
     try:
-        return np.array(values)
+        array = np.array(values)
     except (ValueError, OverflowError):
         return np.array([None])
+    flat = chain.from_iterable(values) if array.ndim == 2 else values
+    return np.array([None]) if bool in set(map(type, flat)) else array  # beside numbers, numpy counts true as 1
 
 
 def _is_number(value: Any) -> bool:

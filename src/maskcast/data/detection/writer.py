@@ -45,6 +45,7 @@ class DetectionWriter:
 
     Attributes:
         shared: finds images that several splits have in common.
+        used: names of the classes that have a box, in any split.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class DetectionWriter:
             **(meta or {}),
         }
         self.shared = SharedFrames()
+        self.used: set[str] = set()
         root.mkdir(parents=True)
 
     def add_split(self, split: str, images: Sequence[LabelledImage]) -> Counter[str]:
@@ -108,6 +110,7 @@ class DetectionWriter:
         path.write_text(json.dumps(content) + "\n", encoding="utf-8")
         labels = np.array([each["category_id"] for each in content["annotations"]], np.int64)
         per_class = np.bincount(labels, minlength=len(self.classes)).tolist()
+        self.used.update(self.classes[k] for k in labels)
         self._about["splits"][split] = {
             "sha256": sha256_of(path),
             "images_sha256": digest.hexdigest(),

@@ -12,10 +12,12 @@ from maskcast.data.coco.masks import compressed_masks
 from maskcast.data.coco.records import Records, read_lists
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import Kind, Record, Truth
-from maskcast.reading import read_json, short_repr
+from maskcast.progress import say
+from maskcast.reading import pluralize, read_json, short_repr
 
 SHAPE_KEY = {"bbox": "bbox", "segm": "segmentation"}
 OTHER_KIND = {"bbox": "segm", "segm": "bbox"}
+LVIS_KEYS = {"neg_category_ids", "not_exhaustive_category_ids"}
 AREA_REMEDY = "add it: the pixels of the mask, or width x height of the box"
 
 
@@ -27,6 +29,11 @@ def read_truth(path: Path, kind: Kind) -> Truth:
     """
     images, categories, annotations = read_lists(path)
     annotations.numbers("area", AREA_REMEDY, minimum=0)
+    if any(not LVIS_KEYS.isdisjoint(image) for image in images.records):
+        say(
+            f"warning: {path}: is of LVIS, where images are not annotated with all categories, but is scored by "
+            "COCO's rules: detections of other categories count as false; LVIS's own evaluation leaves them out"
+        )
     return Truth(images.records, categories.records, _checked_shapes(annotations, kind, images))
 
 
@@ -58,6 +65,9 @@ def read_detections(path: Path, truth: Truth, kind: Kind) -> list[Record]:
     detections.known(
         "category_id", np.array([record["id"] for record in truth.categories]), "a category of the ground truth"
     )
+    if lacking := len(np.setdiff1d(image_ids, image_ids_N)):
+        images_text = pluralize(len(image_ids), "image")
+        say(f"{lacking} of {images_text} have no detection: all of their objects count as missed")
     detections.numbers("score", "add it: the confidence of the detector")
     return _checked_shapes(detections, kind, images)
 
@@ -70,11 +80,19 @@ def _checked_shapes(records: Records, kind: Kind, images: Records) -> list[Recor
             remedy = f"it has {other!r}: use --kind {OTHER_KIND[kind]}" if record.get(other) else "add it"
             records.fail(n, f"missing key {key!r}; {remedy}")
     if kind == "bbox":
-        negative = (records.boxes()[:, 2:] < 0).any(axis=1)
+        boxes_N4 = records.boxes()
+        negative = (boxes_N4[:, 2:] < 0).any(axis=1)
         records.refuse(negative, "bbox", "must have a width and height of at least 0")
+        if all(_has_size(image) for image in images.records):
+            records.refuse_corners(boxes_N4, _sizes(images, records.integers("image_id")))
         return list(records.records)
     masks = compressed_masks(records, _sizes(images, records.integers("image_id")))
     return [{**record, "segmentation": mask} for record, mask in zip(records.records, masks, strict=True)]
+
+
+def _has_size(image: Record) -> bool:
+    """Whether an image states its size, which boxes do not need."""
+    return all(type(image.get(key)) is int and image[key] > 0 for key in ("height", "width"))
 
 
 def _sizes(images: Records, image_ids_N: np.ndarray) -> np.ndarray:

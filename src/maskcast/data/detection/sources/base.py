@@ -32,7 +32,7 @@ class LabelledImage:
         name: path relative to the folder of its split.
         boxes_N4: float64 x1, y1, x2, y2 in pixels; finite, but not clipped and possibly of zero or negative size.
         labels_N: int64 classes 0..K-1.
-        crowd_N: bool, whether a box is around many objects.
+        crowd_N: bool, whether a box is around many objects, or around one that need not be found.
         size: height and width as stated by the labels, or None.
     """
 
@@ -82,13 +82,23 @@ class DetectionSource(Params):
 
 @dataclass(frozen=True)
 class NamedBoxes:
-    """An image whose boxes have class names; `where` is the label file, `size` its height and width if stated."""
+    """An image whose boxes have class names.
+
+    Attributes:
+        image: image file.
+        where: label file.
+        names: class name of each box.
+        boxes: x1, y1, x2, y2 of each.
+        size: height and width of the image, if stated.
+        crowd: whether each box need not be found; empty if all must be.
+    """
 
     image: Path
     where: Path
     names: Sequence[str]
     boxes: Sequence[Sequence[float]]
     size: tuple[int, int] | None = None
+    crowd: Sequence[bool] = ()
 
 
 def named_listing(splits: Mapping[str, Sequence[NamedBoxes]], classes: Sequence[str] | None) -> DetectionListing:
@@ -119,7 +129,7 @@ def named_listing(splits: Mapping[str, Sequence[NamedBoxes]], classes: Sequence[
                 )
             labels_N = np.array([ids[name] for name in entry.names], np.int64)
             boxes_N4 = np.array(entry.boxes, np.float64).reshape(-1, 4)
-            crowd_N = np.zeros(len(labels_N), bool)
+            crowd_N = np.array(entry.crowd or [False] * len(labels_N), bool)
             listings[split].append(
                 LabelledImage(n, entry.image, entry.image.name, boxes_N4, labels_N, crowd_N, entry.size)
             )

@@ -50,7 +50,7 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
     """Returns the category names by id, and the images."""
     images, categories, annotations = read_lists(path)
     boxes_N4 = annotations.boxes()
-    boxes_N4[:, 2:] += boxes_N4[:, :2]
+    sizes = [_size(images, n) for n in range(len(images.records))]
     names_by_id = category_names(categories)
     ids = {name: k for k, name in names_by_id.items()}  # categories with the same name become one class
     classes = {k: name for name, k in ids.items()}
@@ -58,6 +58,11 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
         np.sort(list(classes)), [ids[names_by_id[k]] for k in annotations.integers("category_id").tolist()]
     )
     crowd_N = np.array([_is_crowd(one) for one in annotations.records], bool)
+    row_of = {image_id: n for n, image_id in enumerate(images.integers("id").tolist())}
+    sizes_I2 = np.array([size or (0, 0) for size in sizes]).reshape(-1, 2)
+    rows_N = [row_of[k] for k in annotations.integers("image_id").tolist()]
+    annotations.refuse_corners(boxes_N4, sizes_I2[rows_N])
+    boxes_N4[:, 2:] += boxes_N4[:, :2]
     # Sorted by image once, so that the boxes of each image are a slice.
     ids_I = images.integers("id")
     image_N = annotations.integers("image_id")
@@ -66,7 +71,6 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
     stops_I = np.searchsorted(image_N[order_N], ids_I, side="right")
     images.column("file_name")  # checks that each has one
     names = [images.find_image(n, folder) for n in range(len(images.records))]
-    sizes = [_size(images, n) for n in range(len(images.records))]
     listed = []
     for i, image_id in enumerate(ids_I.tolist()):
         rows_n = order_N[starts_I[i] : stops_I[i]]

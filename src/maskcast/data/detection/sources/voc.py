@@ -21,14 +21,17 @@ from maskcast.data.safe_xml import read_xml
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.params import RelativePath
-from maskcast.reading import read_text
+from maskcast.reading import read_text, short_repr
 from maskcast.spelling import did_you_mean
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class VocSource(DetectionSource):
-    """Pascal VOC; an image is the file with the name of its XML and of the size that it states, if any."""
+    """Pascal VOC; an image is the file with the name of its XML and of the size that it states, if any.
+
+    Objects that are marked `difficult` are crowds, as VOC's own evaluation leaves them out.
+    """
 
     layout: Literal["voc"] = "voc"
     annotations: RelativePath = "Annotations"
@@ -114,16 +117,20 @@ def _image_name(line: str, images: Collection[NameKey]) -> str:
 
 def _read(path: Path, image: Path) -> NamedBoxes:
     root = read_xml(path, "an image", "each image needs its XML file")
-    names, boxes = [], []
+    names, boxes, difficult = [], [], []
     for n, element in enumerate(root.findall("object"), 1):
         name = (element.findtext("name") or "").strip()
         if not name:
             raise MaskcastError(f"{path}: object {n} has no name; add it")
         names.append(name)
+        mark = (element.findtext("difficult") or "0").strip()
+        if mark not in ("0", "1"):
+            raise MaskcastError(f"{path}: difficult of object {n} must be 0 or 1, not {short_repr(mark)}; fix it")
+        difficult.append(mark == "1")
         boxes.append(
             [finite_number(element.findtext(f"bndbox/{key}"), f"{path}: {key} of object {n}") for key in CORNERS]
         )
-    return NamedBoxes(image, path, names, boxes, _size(path, root))
+    return NamedBoxes(image, path, names, boxes, _size(path, root), difficult)
 
 
 def _size(path: Path, root: ET.Element) -> tuple[int, int] | None:
