@@ -48,7 +48,7 @@ TOY: dict[str, list[str]] = {
     "request_memory": [
         *("--rounds", "1", "--models", "pipeline", "--frames", "4", "--size", "32", "48", "--classes", "3")
     ],
-    "semi": ["--rounds", "1", "--labelled", "4", "--unlabelled", "4"],
+    "semi": ["--rounds", "1", "--labelled", "4", "--unlabelled", "4", "--precision", "fp32"],
     "serving": ["--rounds", "1"],
     "slotformer": ["simulated", "--clips", "2", "--step", "16", "--size", "32", "48"],
     "startup": ["--rounds", "1"],
@@ -64,7 +64,7 @@ ELSEWHERE = {
     "unseen_sequences": "test_sequences_that_nobody_labelled_are_scored",
     "worst_windows": "test_the_worst_windows_are_drawn_with_what_happened",
 }
-STARTED = ("request_memory", "startup", "streaming", "video_length")  # whose commands need not import torch each
+STARTED = ("quota", "request_memory", "startup", "streaming", "video_length")  # whose commands are forked
 PEERS = {"coco": "pycocotools", "jaccard": "torchmetrics"}  # what the extra `benchmarks` installs
 
 
