@@ -130,6 +130,12 @@ def write_store(root: Path, *, height: int = 32, width: int = 48, **counts: int)
 
 
 @pytest.fixture
+def untimed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`init` does not time steps to say how long a training takes."""
+    monkeypatch.setattr("maskcast.proposal.duration._measure", lambda *_: (0.1, 0.01))
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> ClipStore:
     """A small clip store with every split but test."""
     return write_store(tmp_path / "clips")

@@ -44,6 +44,8 @@ from maskcast.stages.prepare_clips import PrepareClips
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.tasks.segmentation import segmentation_task
 
+pytestmark = pytest.mark.usefixtures("untimed_steps")
+
 EXPECTED: dict[str, dict[str, Any]] = {
     "davis": {
         "images": "JPEGImages/480p/{clip}",
@@ -78,12 +80,6 @@ def stages_of(path: Path) -> list[str]:
 
 
 really_measured = duration._measure
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
 
 
 @pytest.mark.parametrize("name", LOOKALIKES)

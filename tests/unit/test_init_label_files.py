@@ -24,19 +24,14 @@ from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.data.inspection.label_patterns import label_patterns
 from maskcast.data.sources.label_lists import match_label_files, unlisted_warning
 from maskcast.errors import MaskcastError
-from maskcast.proposal import duration
 from maskcast.proposal.plan import plan_params
 from maskcast.proposal.report import format_plan
 from maskcast.runner.run import run_stage
 
+pytestmark = pytest.mark.usefixtures("untimed_steps")
+
 LENGTH = 24
 Truth = dict[str, np.ndarray]  # ids of the two squares by sequence
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
 
 
 def runs(mask: np.ndarray) -> list[int]:

@@ -17,22 +17,17 @@ from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.errors import MaskcastError
-from maskcast.proposal import duration
 from maskcast.proposal.plan import ParamsPlan, plan_params
 from maskcast.proposal.report import format_plan
 from maskcast.runner.run import run_stage
 from pipelines.compile import stages_of
 
+pytestmark = pytest.mark.usefixtures("untimed_steps")
+
 WORDS = ("apple", "beach", "cat at home", "dog", "elm", "fox", "gate", "house", "island", "jar")
 HASHES = [hashlib.md5(word.encode()).hexdigest() for word in WORDS]
 ONE_SIZE = ((40, 64),)
 NO_NUMBER, SIZES = "their names have no running number", "sizes change from image to image"
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
 
 
 def prepared(start: ParamsPlan, raw: Path, clips: Path, **more: int) -> ClipStore:

@@ -13,18 +13,13 @@ from tests.lookalikes import frames_of, write_images, write_mp4
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.errors import MaskcastError
-from maskcast.proposal import duration
 from maskcast.proposal.plan import plan_params
 from maskcast.runner.run import run_stage
 
+pytestmark = pytest.mark.usefixtures("untimed_steps")
+
 LENGTH = 24
 COLOURS = np.array([(0, 0, 0), (220, 20, 60), (0, 0, 142)], np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
 
 
 def cityscapes(root: Path) -> None:

@@ -16,17 +16,12 @@ from tests.lookalikes import HEIGHT, WIDTH, davis, frames_of, write_images
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.inspect_folder import inspect_folder
 from maskcast.errors import MaskcastError
-from maskcast.proposal import duration
 from maskcast.proposal.plan import ParamsPlan, plan_params
 from maskcast.runner.run import run_stage
 
+pytestmark = pytest.mark.usefixtures("untimed_steps")
+
 LENGTH = 24
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
 
 
 def prepared(raw: Path, clips: Path, **more: Any) -> tuple[ParamsPlan, ClipStore]:

@@ -13,9 +13,10 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.images import resize_masks
 from maskcast.data.labelling.formats.cityscapes import TABLE
 from maskcast.errors import MaskcastError
-from maskcast.proposal import duration
 from maskcast.proposal.plan import plan_params
 from maskcast.runner.run import run_stage
+
+pytestmark = pytest.mark.usefixtures("untimed_steps")
 
 LENGTH = 22
 CITYSCAPES = [name for name, *_ in TABLE]
@@ -38,12 +39,6 @@ bus
 train
 motorcycle
 bicycle""".splitlines()
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
 
 
 class Truth(NamedTuple):

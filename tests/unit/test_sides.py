@@ -22,18 +22,13 @@ from maskcast.data.sources.base import Listing
 from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.errors import MaskcastError
 from maskcast.params import validate
-from maskcast.proposal import duration
 from maskcast.proposal.plan import plan_params
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
 from maskcast.stages.prepare_clips import PrepareClips, prepare_clips
 from maskcast.training.tasks.detection import DetectorTask
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are not timed: what they take is no matter of these tests."""
-    monkeypatch.setattr(duration, "_measure", lambda *_: (0.1, 0.01))
+pytestmark = pytest.mark.usefixtures("untimed_steps")
 
 
 @pytest.mark.parametrize(
