@@ -2,14 +2,17 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
+from tests.registered import clips_of_squares, write_registered
 
 from maskcast.errors import MaskcastError
-from maskcast.serving.application import ServedModel, make_app
+from maskcast.registry.loading import load_servable
+from maskcast.serving.application import ServedModel, make_app, served_model
 from maskcast.serving.metrics import BOUNDS_S, CLIENT_CLOSED, ServerMetrics
 
 SHAPES = (-1, -1, -1, -1, 3), (-1, 1, -1, -1)
@@ -70,6 +73,24 @@ def test_requests_clips_and_those_unlike_the_training_are_counted() -> None:
     assert after["maskcast_request_seconds_count"] == 4
     assert 0 < after["maskcast_computed_seconds_total"] <= after["maskcast_request_seconds_sum"]
     assert after["maskcast_requests_under_way"] == 0
+
+
+def test_a_sample_without_batch_axis_is_counted_and_warned_of_like_a_batch_of_it(tmp_path: Path) -> None:
+    folder = write_registered(tmp_path)
+    clips = clips_of_squares(1)
+    for address, sample in ((folder, clips[0]), (folder.parent / "parts" / "masker", clips[0, 0])):
+        served = served_model(load_servable(str(address)))
+        client = TestClient(make_app(served))
+        answers = []
+        for tensor in (sample, sample[None]):
+            given = {"name": "frames", "shape": tensor.shape, "datatype": "UINT8", "data": tensor.ravel().tolist()}
+            answer = client.post(f"/v2/models/{served.name}/infer", content=json.dumps({"inputs": [given]})).json()
+            answers.append((answer["parameters"], *(answer["outputs"][0][key] for key in ("shape", "data"))))
+        (alone, shape, data), (batched, batched_shape, batched_data) = answers
+        assert alone == batched == {"digest": served.digest}, address
+        assert ([1, *shape], data) == (batched_shape, batched_data)
+        counted = read(client.get("/metrics").text)
+        assert (counted["maskcast_inputs_total"], counted["maskcast_inputs_unlike_total"]) == (2, 0), address
 
 
 def test_a_request_counts_in_the_first_bound_that_it_keeps_and_in_all_above() -> None:

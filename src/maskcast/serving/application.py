@@ -23,7 +23,7 @@ from maskcast.installation import commit
 from maskcast.models.limits import time_limit
 from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import MaskerModel
-from maskcast.registry.inputs import Shape, check_request_size
+from maskcast.registry.inputs import Shape, as_batch, check_request_size
 from maskcast.registry.loading import LoadedPipeline, Servable
 from maskcast.serving.metrics import CLIENT_CLOSED, MEDIA_TYPE, ServerMetrics
 from maskcast.serving.origins import origin_middleware
@@ -50,8 +50,8 @@ class ServedModel:
         digest: of the loaded model.
         facts: further information for clients.
         shapes: of input and output.
-        predict_with_warnings: see ``PipelineModel``. It is called by one thread, one request at a time, so that
-            memory is bounded.
+        predict_with_warnings: see ``PipelineModel``; it always gets a batch axis. It is called by one thread, one
+            request at a time, so that memory is bounded.
         masker: model for sessions; None if there are no sessions.
     """
 
@@ -262,12 +262,13 @@ class _Service:
         """Returns body and headers of an answer; runs in the model's thread."""
         request = read_request(body, json_length, INPUT, OUTPUT)
         check_answer(request, check_request_size(request.tensor.shape, *self.served.shapes))
+        inputs, alone = as_batch(request.tensor, self.served.shapes[0], INPUT)
         with time_limit(ANSWER_S):
-            masks, warnings = self.served.predict_with_warnings(request.tensor)
-        self.metrics.inputs.inc(len(masks))
+            masks, warnings = self.served.predict_with_warnings(inputs)
+        self.metrics.inputs.inc(len(inputs))
         self.metrics.shifted.inc(sum(map(bool, warnings)))
-        parameters = {"digest": self.served.digest} | _warning(warnings)
-        return write_answer(request, masks, OUTPUT, self.identity | {"parameters": parameters})
+        facts = self.identity | {"parameters": {"digest": self.served.digest} | _warning(warnings)}
+        return write_answer(request, masks[0] if alone else masks, OUTPUT, facts)
 
 
 def _always(content: Mapping[str, Any]) -> Handler:
