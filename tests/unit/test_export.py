@@ -156,6 +156,22 @@ def test_flow_is_no_graph_which_is_one_line(tmp_path: Path, capfd: pytest.Captur
     assert "aten" not in capfd.readouterr().err
 
 
+def test_the_folder_of_a_downloaded_pipeline_is_exported_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_registered(tmp_path).rename(tmp_path / "champion")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["models", "export", "./champion", "--format", "torch-export", "--output", "graph"]) == 0
+    assert "champion: graph/model.pt2: 0 of" in capsys.readouterr().out
+    wanted = as_trained(tmp_path / "parts", clips_of_squares(1))
+    assert (
+        run_exported(tmp_path / "graph", clips_of_squares(1)) != wanted
+    ).mean() <= exporting.MAX_DIFFERENT_SHARE
+    assert main(["models", "export", "champion", "--format", "torch-export", "--output", "other"]) == 2
+    assert "no models: sqlite:///" in capsys.readouterr().err  # the alias of the registry
+
+
 @pytest.mark.parametrize("place", ["thesis", "parts/masker", "parts", ".", ".."])
 def test_an_export_replaces_exports_alone(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -15,7 +15,7 @@ from maskcast.registry.audit_trail import Decision, decisions, is_recorded
 from maskcast.registry.evaluations import MEASURES, why_incomparable
 from maskcast.registry.lineage import lineage, summary_of_version
 from maskcast.registry.promotion import promote, rollback
-from maskcast.registry.store import CANDIDATE, CHAMPION, NAME, PIPELINE, Registry
+from maskcast.registry.store import CANDIDATE, CHAMPION, NAME, PIPELINE, PREVIOUS, Registry
 from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
 
@@ -166,7 +166,12 @@ def _download_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _export_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("version", metavar="VERSION", help="number or alias, or the folder of a trained masker")
+    command.add_argument(
+        "version",
+        metavar="VERSION",
+        help="number or alias, or the folder of a downloaded artifact or of a trained masker (./champion if it is "
+        "called like an alias)",
+    )
     command.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="format of the graph")
     command.add_argument(
         "--output", metavar="FOLDER", type=Path, required=True, help="folder for the graph and export.json"
@@ -244,15 +249,16 @@ def _undeploy(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> str:
     from maskcast.registry.export import export
     from maskcast.registry.export_segmenter import export_segmenter
-    from maskcast.registry.forecast_models import MaskerModel
-    from maskcast.registry.loading import load_masker_at, load_version, masker_of, pipeline_of
+    from maskcast.registry.loading import LoadedPipeline, load_servable, load_version, servable_of
 
-    if Path(args.version).is_dir():
-        return export_segmenter(load_masker_at(args.version), args.format, args.output)
-    loaded = load_version(Registry(args.name), args.version)
-    if isinstance(loaded.model, MaskerModel):
-        return export_segmenter(masker_of(loaded), args.format, args.output)
-    return export(pipeline_of(loaded), args.format, args.output)
+    is_version = is_small_integer(args.version) or args.version in (CANDIDATE, CHAMPION, PREVIOUS)
+    if not is_version and Path(args.version).is_dir():
+        loaded = load_servable(args.version)
+    else:
+        loaded = servable_of(load_version(Registry(args.name), args.version))
+    if isinstance(loaded, LoadedPipeline):
+        return export(loaded, args.format, args.output)
+    return export_segmenter(loaded, args.format, args.output)
 
 
 def _verify(args: argparse.Namespace) -> int:

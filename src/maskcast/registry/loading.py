@@ -211,6 +211,15 @@ def load_servable(address: str) -> Servable:
     loaded = load_address(address)
     if is_sample(address):
         loaded = replace(loaded, name=SAMPLE)  # its name in routes
+    return servable_of(loaded)
+
+
+def servable_of(loaded: Loaded) -> Servable:
+    """Returns the model as a pipeline or a masker.
+
+    Raises:
+        MaskcastError: it is of another kind.
+    """
     return masker_of(loaded) if isinstance(loaded.model, MaskerModel) else pipeline_of(loaded)
 
 
