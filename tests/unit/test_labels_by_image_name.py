@@ -11,6 +11,7 @@ from tests.conftest import moving_squares
 from maskcast.__main__ import main
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.labelling.formats.coco import coco_mask
 from maskcast.runner.run import run_stage
 
 FRAMES, HEIGHT, WIDTH = 12, 16, 24
@@ -125,3 +126,38 @@ def test_an_export_comes_back_where_images_are_named_as_its_own(pattern: str, na
     (exported,) = clips.frames(clips.get("one_00000"))[2:3]
     np.testing.assert_array_equal(cv2.imread(str(image))[..., ::-1], exported)
     assert imported("coco", "out") == {"one_00000": [2]}
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "numbers", "labelled"),
+    [
+        (10, 10, (10, 30), [0, 2]),
+        (1, 1, (3, 12), [2, 11]),
+        (10, 10, (10,), [10]),  # it may be the frame 10 of an export
+        (1, 1, (0, 3), [0, 3]),
+        (10, 10, (5, 30), [5]),
+    ],
+)
+def test_numbers_of_masks_are_those_of_images_where_they_cannot_count_frames(
+    first: int, step: int, numbers: tuple[int, ...], labelled: list[int]
+) -> None:
+    prepare("one", *(f"{first + step * k:06d}" for k in range(FRAMES)))
+    masks = Path("masks/one")
+    masks.mkdir(parents=True)
+    (masks.parent / "labels.txt").write_text("red\n")
+    for number in numbers:
+        cv2.imwrite(str(masks / f"{number:06d}.png"), np.ones((HEIGHT, WIDTH), np.uint8))
+    places = imported("png", "masks")
+    assert sorted({t for found in places.values() for t in found}) == labelled
+
+
+def test_lines_of_mots_may_have_the_numbers_of_images() -> None:
+    prepare("one", *(f"{10 * k:06d}" for k in range(1, FRAMES + 1)))
+    Path("masks").mkdir()
+    Path("masks/labels.txt").write_text("red\n")
+    counts = coco_mask(np.ones((HEIGHT, WIDTH), bool))["segmentation"]["counts"]
+    Path("masks/one.txt").write_text("".join(f"{t} 1001 1 {HEIGHT} {WIDTH} {counts}\n" for t in (20, 60)))
+    imported("mots-txt", "masks")
+    new = ClipStore(Path("new"))
+    found = {clip.meta["start"] + int(t) for clip in new.clips for t in np.flatnonzero(new.masks(clip)[:, 0, 0])}
+    assert found == {1, 5}

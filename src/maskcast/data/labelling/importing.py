@@ -162,7 +162,7 @@ def import_labels(
         try:
             if form.has_ambiguous_start:
                 lengths = {clip.id: clip.num_frames for clip in store.clips}
-                form.detect_first_frame(opened, lengths, videos.lengths(), first)
+                form.detect_first_frame(opened, lengths, videos.lengths(), videos.own_numbers(), first)
             for frame in form.read(opened):
                 match = _match_frame(frame, store, videos)
                 if match is None:

@@ -54,6 +54,18 @@ class VideoFrames:
         }
         return {name: lengths[video] for name, video in self._videos.items()} | lengths
 
+    def own_numbers(self) -> dict[str, set[int]]:
+        """Returns the numbers in the raw data of the images of each video, by its names in files.
+
+        Only of videos whose images are numbered, but not 0, 1, 2, ....
+        """
+        numbers = {
+            video: {int(name) for name in names}
+            for video in self._clips
+            if (names := self._names_in(video)) and all(map(str.isdecimal, names))
+        }
+        return {name: numbers[video] for name, video in self._videos.items() if video in numbers} | numbers
+
     def places(self, name: str, number: int) -> Sequence[FrameId]:
         """Returns the clips and indices that show a frame of a video, hidden clips only if there are no others."""
         video = name if name in self._clips else self._videos.get(_stem(name))

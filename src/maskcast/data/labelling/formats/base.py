@@ -7,7 +7,7 @@ Legend: H height, W width.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -162,7 +162,12 @@ class LabelFormat(ABC):
         """
 
     def detect_first_frame(
-        self, path: Path, lengths: Mapping[str, int], videos: Mapping[str, int], first: int | None
+        self,
+        path: Path,
+        lengths: Mapping[str, int],
+        videos: Mapping[str, int],
+        own_numbers: Mapping[str, Collection[int]],
+        first: int | None,
     ) -> None:
         """Determines the number of a clip's first frame, before files of an ambiguous format are read.
 
@@ -170,6 +175,7 @@ class LabelFormat(ABC):
             path: what will be read.
             lengths: number of frames of each clip that it may belong to.
             videos: number of frames of each video, by its names in files, as far as clips show it.
+            own_numbers: of videos whose images are not numbered 0, 1, 2, ... in the raw data, their numbers there.
             first: the number that the user gave, or None.
 
         Raises:

@@ -6,9 +6,12 @@ MOTSChallenge counts from 1.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -42,6 +45,7 @@ class Mots(LabelFormat):
     tool = "MOTS"
     has_ambiguous_start = True
     first = 0  # number of a clip's first frame in the files
+    named: Collection[str] = ()  # videos whose frames have the numbers of their images in the raw data
     classes: Sequence[str] = ()  # classes of the files
 
     def read(self, path: Path) -> Iterator[ImportedFrame]:
@@ -50,10 +54,25 @@ class Mots(LabelFormat):
         yield from super().read(path)
 
     def detect_first_frame(
-        self, path: Path, lengths: Mapping[str, int], videos: Mapping[str, int], first: int | None
+        self,
+        path: Path,
+        lengths: Mapping[str, int],
+        videos: Mapping[str, int],
+        own_numbers: Mapping[str, Collection[int]],
+        first: int | None,
     ) -> None:
         """Determines the number of a clip's first frame (see `LabelFormat.detect_first_frame`)."""
         frame_numbers = list(self.frame_numbers(path))
+        numbers_of: dict[str, set[int]] = defaultdict(set)
+        for _, name, t in frame_numbers:
+            numbers_of[name].add(t)
+        # a number beyond the last frame shows that images are named as in the raw data
+        self.named = {
+            name
+            for name, own in own_numbers.items()
+            if first is None and numbers_of[name] <= set(own) and max(numbers_of[name], default=0) >= videos[name]
+        }
+        frame_numbers = [each for each in frame_numbers if each[1] not in self.named]
         file_with_0 = next((file for file, _, t in frame_numbers if t == 0), None)
         # beyond the end if counted from 0
         lists_last = any(t == lengths.get(clip) for _, clip, t in frame_numbers)
@@ -71,6 +90,11 @@ class Mots(LabelFormat):
         if first is None and file_with_0 is None and not lists_beyond:
             first = 1 if lists_last or lists_whole else self.default_first_frame(path, frame_numbers)
         self.first = first or 0
+
+    def counted_from_0(self, frame_ids: Sequence[FrameId]) -> tuple[list[FrameId], list[str]]:
+        """Returns the clips and frames that numbers of the files refer to, and the names of the frames' images."""
+        named = [f"{quote(name)}/{t}.png" for name, t in frame_ids if name in self.named]
+        return [(name, t - self.first) for name, t in frame_ids if name not in self.named], named
 
     def class_names(self, path: Path) -> Sequence[str]:
         """Returns the names of the classes 1, 2, ...."""
@@ -112,8 +136,12 @@ class MotsPng(Mots):
 
     def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the single frame of a PNG (see `LabelFormat.read`)."""
-        counted_from_0 = [(clip, t - self.first) for clip, t in frame_ids_of_file(file)]
-        yield frame_of_ids(file, counted_from_0, partial(decode_value, self.classes), include_zero=False)
+        yield self._frame(file, partial(decode_value, self.classes))
+
+    def _frame(self, file: Path, decode: DecodeValue) -> ImportedFrame:
+        """Returns the frame of an image of ids."""
+        frame_ids, names = self.counted_from_0(frame_ids_of_file(file))
+        return replace(frame_of_ids(file, frame_ids, decode, include_zero=False), names=names)
 
     def frame_numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
         """Yields all clips and frames that the names of the images may refer to (see `Mots.frame_numbers`)."""

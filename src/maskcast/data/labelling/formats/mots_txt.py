@@ -62,7 +62,7 @@ class MotsTxt(Mots):
 
     def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the frames that have a line; without any line, the first frame (see `LabelFormat.read`)."""
-        return _read(file, self.classes, self.first)
+        return _read(file, self)
 
     def frame_numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
         """Yields the frame number of each line (see `Mots.frame_numbers`)."""
@@ -84,7 +84,7 @@ def _lines(file: Path) -> list[str]:
     return read_text(file, "text of ASCII", "give a MOTS text file", "ascii").splitlines()
 
 
-def _read(file: Path, names: Sequence[str], first: int) -> Iterator[ImportedFrame]:
+def _read(file: Path, form: MotsTxt) -> Iterator[ImportedFrame]:
     # class, object, index of the record
     objects_by_frame: dict[int, list[tuple[str, int | None, int]]] = defaultdict(list)
     sizes: set[Size] = set()
@@ -97,7 +97,7 @@ def _read(file: Path, names: Sequence[str], first: int) -> Iterator[ImportedFram
         if len(fields) != len(FIELDS) or not all(map(is_small_integer, fields[:5])):
             raise MaskcastError(f"{where}: must be {', '.join(FIELDS)}, got {line[:60]!r}; fix it")
         t, value, class_id, height, width = map(int, fields[:5])
-        class_name, instance = decode_value(names, value, where)
+        class_name, instance = decode_value(form.classes, value, where)
         if value // OBJECTS_PER_CLASS != class_id:
             raise MaskcastError(f"{where}: object {value} is not of class {class_id}; it is class * 1000 + object")
         if (t, value) in seen:
@@ -111,9 +111,9 @@ def _read(file: Path, names: Sequence[str], first: int) -> Iterator[ImportedFram
         raise MaskcastError(f"{file}: has frames of {len(sizes)} sizes; expected one: fix it")
     all_sizes = np.array([record["segmentation"]["size"] for record in records]).reshape(-1, 2)
     masks = compressed_masks(Records(f"{file}: objects", records), all_sizes)
-    for t in sorted(objects_by_frame) or [first]:
+    for t in sorted(objects_by_frame) or [form.first]:
         regions = [
             (class_name, instance, None, masks[n]) for class_name, instance, n in objects_by_frame.get(t, ())
         ]
-        frame_ids = [(unquote(file.stem), t - first)]
-        yield frame_of_rle(f"{file}: frame {t}", frame_ids, next(iter(sizes), None), regions)
+        frame_ids, names = form.counted_from_0([(unquote(file.stem), t)])
+        yield frame_of_rle(f"{file}: frame {t}", frame_ids, next(iter(sizes), None), regions, names)

@@ -14,8 +14,6 @@ from maskcast.data.labelling.formats.base import IGNORED, Export, ImportedFrame
 from maskcast.data.labelling.formats.mots import (
     LABELS,
     MotsPng,
-    frame_ids_of_file,
-    frame_of_ids,
     read_labels,
     write_labels,
 )
@@ -63,8 +61,7 @@ class Png(MotsPng):
 
     def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the single frame of a PNG (see `LabelFormat.read`)."""
-        counted_from_0 = [(clip, t - self.first) for clip, t in frame_ids_of_file(file)]
-        yield frame_of_ids(file, counted_from_0, partial(_class_of, self.classes), include_zero=False)
+        yield self._frame(file, partial(_class_of, self.classes))
 
 
 def _is_background(name: str) -> bool:
