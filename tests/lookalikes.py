@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 from tests.conftest import moving_squares
+from tests.videos import encode_frames
 
 HEIGHT, WIDTH = 40, 64
 PALETTE = [0, 0, 0, 200, 0, 0, 0, 0, 200]
@@ -27,13 +27,7 @@ def write_images(folder: Path, images: np.ndarray, name: str, first: int = 0, *,
 
 
 def write_mp4(path: Path, frames: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=24, options={"crf": "10"})
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
-        container.mux(stream.encode())
+    encode_frames(path, frames, rate=24, codec_options={"crf": "10"})
 
 
 def davis(

@@ -84,6 +84,24 @@ def encode(
             container.mux(stream.encode())
 
 
+def encode_frames(
+    path: Path,
+    frames: Sequence[np.ndarray] | np.ndarray,
+    codec: str = "libx264",
+    rate: int = 25,
+    codec_options: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes a video of these frames (H, W, 3) uint8, and the folder that it is in; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=dict(codec_options or {}))
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
 def packets(b_frames: int) -> list[tuple[bytes, int, bool]]:
     """Returns an MPEG-4 video in the order of decoding: bytes, number of the frame, whether it is a key frame."""
     codec = av.CodecContext.create("mpeg4", "w")

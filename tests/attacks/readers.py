@@ -63,15 +63,9 @@ def save_json(path: Path, content: Any) -> None:
 
 
 def save_video(path: Path, frames: np.ndarray, codec: str = "mpeg4") -> None:
-    import av
+    from tests.videos import encode_frames
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    encode_frames(path, frames, codec)
 
 
 # The clip store.

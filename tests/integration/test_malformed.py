@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 from tests.conftest import write_store
+from tests.videos import encode_frames
 
 from maskcast.__main__ import main
 from maskcast.labels import single_map
@@ -156,14 +156,8 @@ def write_tar_link(folder: Path) -> None:
 
 def write_movie(folder: Path) -> None:
     (folder / "raw").rename(folder / "unused")
-    (folder / "raw").mkdir()
-    with av.open(str(folder / "raw/movie.mp4"), "w") as movie:
-        stream = movie.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for k in range(30):
-            noise = np.random.default_rng(k).integers(0, 255, (32, 48, 3), dtype=np.uint8)
-            movie.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
-        movie.mux(stream.encode())
+    noise = [np.random.default_rng(k).integers(0, 255, (32, 48, 3), dtype=np.uint8) for k in range(30)]
+    encode_frames(folder / "raw/movie.mp4", noise, "mpeg4")
 
 
 def truncated_movie(folder: Path) -> None:

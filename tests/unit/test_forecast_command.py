@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from tests.conftest import moving_squares
 from tests.registered import CLASSES, HEIGHT, HORIZON, SEEN, WIDTH, write_registered
+from tests.videos import encode_frames
 
 from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
@@ -44,17 +45,6 @@ def write_frames(folder: Path, frames: Sequence[np.ndarray]) -> Path:
     for number, frame in enumerate(frames):  # names without leading zeros: their order is that of the numbers
         Image.fromarray(frame).save(folder / f"frame{number}.png")
     return folder
-
-
-def write_video(path: Path, frames: Sequence[np.ndarray]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
 
 
 def test_the_last_frames_of_a_folder_are_seen_and_what_follows_is_written(
@@ -101,7 +91,7 @@ def test_the_last_frames_of_a_folder_are_seen_and_what_follows_is_written(
 
 def test_a_video_whose_name_leaves_no_room_for_an_ending_is_forecast(forecast: Forecast, tmp_path: Path) -> None:
     name = "手" * 83
-    write_video(tmp_path / f"{name}.mp4", enlarged(0, 12))
+    encode_frames(tmp_path / f"{name}.mp4", enlarged(0, 12))
     code, *_ = forecast(tmp_path / f"{name}.mp4")
     (folder,) = (tmp_path / "out").iterdir()
     assert code == 0 and folder.name.startswith("手手手")
@@ -119,8 +109,8 @@ def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left
     forecast: Forecast, tmp_path: Path
 ) -> None:
     videos, out = tmp_path / "videos", tmp_path / "videos" / "out"
-    whole = write_video(videos / "b.mp4", enlarged(1, 9))
-    write_video(videos / "c" / "short.mp4", enlarged(2, 6))
+    whole = encode_frames(videos / "b.mp4", enlarged(1, 9))
+    encode_frames(videos / "c" / "short.mp4", enlarged(2, 6))
     write_frames(videos / "c" / "frames", enlarged(3, 7))
     (videos / "a.mp4").write_bytes(whole.read_bytes()[:900])
     (videos / "__MACOSX").mkdir()
@@ -149,7 +139,7 @@ def test_a_damaged_forecast_is_written_again_and_one_in_work_is_left_to_its_proc
     forecast: Forecast, tmp_path: Path
 ) -> None:
     for name in ("a", "b"):
-        write_video(tmp_path / f"videos/{name}.mp4", enlarged(0, 9))
+        encode_frames(tmp_path / f"videos/{name}.mp4", enlarged(0, 9))
     out = tmp_path / "out"
     out.mkdir()
     with exclusive_lock(out / "a"):
@@ -164,7 +154,7 @@ def test_a_damaged_forecast_is_written_again_and_one_in_work_is_left_to_its_proc
 
 
 def test_files_that_a_user_has_added_or_changed_are_never_deleted(forecast: Forecast, tmp_path: Path) -> None:
-    video, out = write_video(tmp_path / "a.mp4", enlarged(0, 9)), tmp_path / "out"
+    video, out = encode_frames(tmp_path / "a.mp4", enlarged(0, 9)), tmp_path / "out"
     assert forecast(video)[0] == 0
     notes, gif, mp4 = out / "a/masks/notes.txt", out / "a/overlay.gif", out / "a/overlay.mp4"
     written = gif.read_bytes()
@@ -187,7 +177,7 @@ def test_a_file_that_cannot_be_opened_does_not_lose_the_other_videos(forecast: F
     folder = write_frames(tmp_path / "videos/a", enlarged(0, 7))
     (folder / "frame1.png").unlink()
     (folder / "frame1.png").mkdir()
-    write_video(tmp_path / "videos/b.mp4", enlarged(1, 9))
+    encode_frames(tmp_path / "videos/b.mp4", enlarged(1, 9))
     code, said, err = forecast(tmp_path / "videos", output=tmp_path / "out")
     assert (code, said) == (1, f"1 forecast, 0 skipped, 1 failed: {tmp_path / 'out'}\n")
     assert f"error: a: {folder}/frame1.png: cannot be read or written" in err
@@ -195,8 +185,8 @@ def test_a_file_that_cannot_be_opened_does_not_lose_the_other_videos(forecast: F
 
 def test_what_was_made_of_videos_is_no_video_wherever_it_lies(forecast: Forecast, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
-    write_video(videos / "one.mp4", enlarged(1, 12))
-    write_video(videos / "segmented/two/overlay.mp4", enlarged(2, 12))
+    encode_frames(videos / "one.mp4", enlarged(1, 12))
+    encode_frames(videos / "segmented/two/overlay.mp4", enlarged(2, 12))
     (videos / "segmented/two/segment.json").touch()
     for output, told in ((videos, "1 forecast, 0"), (videos, "0 forecast, 1"), (videos / "more", "1 forecast, 0")):
         assert forecast(videos, output=output)[:2] == (0, f"{told} skipped, 0 failed: {output}\n")
@@ -225,7 +215,7 @@ def test_a_forecast_is_not_put_in_the_place_of_the_video(forecast: Forecast, tmp
 
 
 def test_a_forecast_replaces_forecasts_alone(forecast: Forecast, tmp_path: Path) -> None:
-    video = write_video(tmp_path / "videos/street.mp4", enlarged(0, 12))
+    video = encode_frames(tmp_path / "videos/street.mp4", enlarged(0, 12))
     labels = tmp_path / "videos/street/labels.txt"
     labels.parent.mkdir()
     labels.write_text("of a month")
@@ -240,9 +230,9 @@ def test_a_forecast_replaces_forecasts_alone(forecast: Forecast, tmp_path: Path)
 def test_mistakes_are_said_in_one_line_and_nothing_is_left(
     forecast: Forecast, artifact: Path, tmp_path: Path
 ) -> None:
-    video = write_video(tmp_path / "one.mp4", enlarged(4, 9))
+    video = encode_frames(tmp_path / "one.mp4", enlarged(4, 9))
     (tmp_path / "empty").mkdir()
-    write_video(tmp_path / "two" / "one.mp4", enlarged(5, 9))
+    encode_frames(tmp_path / "two" / "one.mp4", enlarged(5, 9))
     silent = write_registered(tmp_path / "silent", frame_stride=None)
     for words, model, message in (
         ([video], tmp_path / "empty", "empty: no registered model found; give models:/NAME@ALIAS or"),

@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 from tests.conftest import layers_of
 from tests.unit.test_source_competition import some_masks, write_video
+from tests.videos import encode_frames
 
 from maskcast.data.frame_names import consecutive_runs
 from maskcast.data.sources.base import Listing
@@ -36,13 +36,7 @@ def mask(path: Path, value: int = 0) -> None:
 
 
 def film(path: Path, frames: int = 4) -> None:
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=24)
-        stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
-        for k in range(frames):
-            pixels = np.full((*SIZE, 3), 60 * k, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+    encode_frames(path, [np.full((*SIZE, 3), 60 * k, np.uint8) for k in range(frames)])
 
 
 def listed(raw: Path, **params: Any) -> Listing:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
+from tests.videos import encode_frames
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.sources.annotations import AnnotationsSource
@@ -296,12 +296,7 @@ def test_a_negative_number_is_no_frame(tmp_path: Path) -> None:
 
 
 def write_film(path: Path, count: int) -> None:
-    with av.open(str(path), "w") as film:
-        stream = film.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
-        for _ in range(count):
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 32, 3), np.uint8), "rgb24")))
-        film.mux(stream.encode())
+    encode_frames(path, np.zeros((count, 16, 32, 3), np.uint8), rate=10)
 
 
 def tracked(frame: int, left: int, *, number: int = 0, task: str = "", end: bool = True) -> str:

@@ -3,10 +3,10 @@ import pickle
 import shutil
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from tests.conftest import layers_of
+from tests.videos import encode_frames
 
 from maskcast.data.images import resize_masks
 from maskcast.data.masks.stored import read_mask
@@ -20,14 +20,7 @@ SEVEN = (0, 1000, 3000, 4000, 5000, 6000, 10000)
 
 def write_video(path: Path, frames: int = 30) -> None:
     """Writes a small video whose frame k is grey 6 k."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
-        for k in range(frames):
-            grey = np.full((32, 48, 3), 6 * k, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
-        container.mux(stream.encode())
+    encode_frames(path, [np.full((32, 48, 3), 6 * k, np.uint8) for k in range(frames)])
 
 
 def annotation(frames: int = 30, color: str = "red") -> dict:

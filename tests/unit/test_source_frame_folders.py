@@ -3,12 +3,12 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
 from tests.conftest import layers_of
+from tests.videos import encode_frames
 
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.frame_folders import FrameFoldersSource
@@ -163,13 +163,7 @@ def test_unlabelled_and_hidden_splits_need_no_masks(tmp_path):
 
 
 def test_a_video_file_takes_the_place_of_images(tmp_path):
-    with av.open(str(tmp_path / "dogs_orig.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=24)
-        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
-        for k in range(4):
-            frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), 60 * k, np.uint8), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    encode_frames(tmp_path / "dogs_orig.mp4", [np.full((16, 32, 3), 60 * k, np.uint8) for k in range(4)])
     (tmp_path / "dogs").mkdir()
     for k in range(4):
         Image.fromarray(np.full((16, 32), k, np.uint8)).save(tmp_path / f"dogs/{k:05d}.png")
