@@ -89,9 +89,8 @@ def write_untrained(
     height: int,
     width: int,
     *,
-    seen: int = 11,
-    horizon: int = 11,
-    channels: int = 16,
+    seen: int,
+    horizon: int,
 ) -> None:
     """Writes `masker`, `forecaster` and `maskcast` (both as a registered pipeline), with random weights.
 
@@ -102,7 +101,6 @@ def write_untrained(
         width: Columns of a frame.
         seen: Context frames of the pipeline.
         horizon: Frames that it forecasts.
-        channels: Width of the masker.
     """
     from maskcast.labels import single_map
     from maskcast.models.base import save_model
@@ -114,7 +112,7 @@ def write_untrained(
 
     torch.manual_seed(0)
     classes = tuple(f"class {k}" for k in range(num_classes))
-    masker, forecaster = UNetConfig(width=channels), ConvLSTMConfig()
+    masker, forecaster = UNetConfig(width=16), ConvLSTMConfig()
     save_masker(folder / "masker", masker.build(single_map(classes)), masker, {})
     model, meta = forecaster.build(num_classes), {"classes": classes}
     save_model(folder / "forecaster", model, forecaster, num_classes=num_classes, meta=meta)

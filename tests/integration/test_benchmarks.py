@@ -38,7 +38,6 @@ TOY: dict[str, list[str]] = {
     "forecaster": ["--rounds", "1", "--hidden", "2", "--batch", "1"],
     "gpu": ["--toy", "--out", "gpu", "--models", "U-Net", "--parts", "masks", "loops", "compiled"],
     "jaccard": ["--rounds", "1", "--masks", "2"],
-    "quota": ["--rounds", "1", "--steps", "1"],
     "label_suggestions": [
         *("--seeds", "0", "--budgets", "2", "4", "--clips", "2", "--validation", "1"),
         *("--steps", "2", "--batch", "2"),
@@ -51,10 +50,8 @@ TOY: dict[str, list[str]] = {
     "semi": ["--rounds", "1", "--labelled", "4", "--unlabelled", "4", "--precision", "fp32"],
     "serving": ["--rounds", "1"],
     "slotformer": ["simulated", "--clips", "2", "--step", "16", "--size", "32", "48"],
-    "startup": ["--rounds", "1"],
     "simulator": ["--clips", "1", "--groups", "1", "--strides", "5"],
     "streaming": ["--rounds", "1", "--frames", "6", "12", "--size", "32", "48", "--base", "unet"],
-    "video_length": ["--rounds", "1", "--frames", "12", "30"],
 }
 ELSEWHERE = {
     "few_labels_real": "test_real_sets_are_learnt_from_few_labels",
@@ -64,7 +61,7 @@ ELSEWHERE = {
     "unseen_sequences": "test_sequences_that_nobody_labelled_are_scored",
     "worst_windows": "test_the_worst_windows_are_drawn_with_what_happened",
 }
-STARTED = ("quota", "request_memory", "startup", "streaming", "video_length")  # whose commands are forked
+STARTED = ("request_memory", "streaming")  # whose commands are forked
 PEERS = {"coco": "pycocotools", "jaccard": "torchmetrics"}  # what the extra `benchmarks` installs
 
 
@@ -116,9 +113,7 @@ WRONG = {
     "forecast_losses": (["simulated", "--stride", "0"], "--stride: '0': give a whole number from 1 on"),
     "forecasting": ([".", "--values", "nowhere.yaml"], "nowhere.yaml: no such file of values"),
     "label_suggestions": (["--budgets", "20", "10"], "--budgets 20 10: give them ascending, each once"),
-    "quota": (["--quota", "0"], "--quota 0: give processors, from 0.01 on"),
     "semi": (["--unlabelled", "5"], "--unlabelled 5: give an even number from 4 on"),
-    "startup": (["--base", "nowhere"], "--base nowhere: has no src/maskcast; give another working tree"),
 }
 
 
