@@ -2,24 +2,25 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from maskcast.registry.store import Registry
 
 
-def promote_at_once(name: str, *environments: Mapping[str, str]) -> int:
+def promote_at_once(programs: Path, name: str, *environments: Mapping[str, str]) -> int:
     """Promotes version 1 as the first and version 2 as the second of two people; returns who won, 0 or 1.
 
     One must win, and the other must be told.
 
     Args:
+        programs: the folder of commands that start at once.
         name: the registered model.
         environments: what is in the environment of each of the two besides what is in that of the test.
     """
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "maskcast", "models", "--name", name, "promote", str(version)],
+            [programs / "maskcast", "models", "--name", name, "promote", str(version)],
             env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

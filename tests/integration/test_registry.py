@@ -208,11 +208,13 @@ def test_from_the_first_registration_to_the_rollback(
 
 
 @pytest.mark.usefixtures("on_server")
-def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(workshop: Workshop, run: Run) -> None:
+def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(
+    workshop: Workshop, run: Run, programs: Path
+) -> None:
     names = {"pipeline": "contest", "masker": "contest-masker", "forecaster": "contest-forecaster"}
     for seed in (11, 12, 13):
         assert run(workshop.forecaster(seed), names=names)["passed"]
-    promote_at_once("contest", {}, {})
+    promote_at_once(programs, "contest", {}, {})
 
     # The worst moment, made certain: both have read the same state before either decides.
     registry = Registry("contest")

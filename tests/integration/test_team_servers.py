@@ -80,12 +80,12 @@ def registering(folder: Path, name: str) -> Run:
 
 @pytest.mark.usefixtures("ann")
 def test_two_who_promote_at_once_and_what_is_in_the_stores(
-    workshop: Workshop, accounts: list[dict[str, str]], s3_endpoint: str, tmp_path: Path
+    workshop: Workshop, accounts: list[dict[str, str]], s3_endpoint: str, tmp_path: Path, programs: Path
 ) -> None:
     run = registering(tmp_path, "contest")
     for seed in (11, 12):
         assert run(workshop.forecaster(seed))["passed"]
-    winner = promote_at_once("contest", *accounts)
+    winner = promote_at_once(programs, "contest", *accounts)
     done = [each for each in decisions("contest") if each.outcome == "done"]
     assert [(each.user, each.version) for each in done] == [(("ann", "ben")[winner], winner + 1)]
 
