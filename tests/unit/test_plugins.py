@@ -472,8 +472,46 @@ def test_a_forecaster_that_forecasts_another_form_is_told_so(made: Any, said: st
     store = write_store(tmp_path / "clips")
     setting = ForecastSetting(None, 9, 11, torch.device("cpu"))
     forecasts = forecast_clips(Future(made), setting, store, store, [store.select("val")])
-    with pytest.raises(MaskcastError, match=rf"^Future\.forecast {said}"):
+    with pytest.raises(MaskcastError, match=rf"test_plugins\.Future\.forecast {said}"):
         next(forecasts)
+
+
+class Confident(Future):
+    """A forecaster whose author returns something else with the masks, and who takes no care of gradients."""
+
+    def __init__(self, made: Any) -> None:
+        super().__init__(made)
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.gradients: list[bool] = []
+
+    def forecast_with_confidence(self, context: torch.Tensor, horizon: int) -> Any:
+        self.gradients.append((context * self.weight).requires_grad)
+        return self.made(context[:, [8] * horizon])
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda masks: masks, r"returns uint8 \(2, 11, 32, 48\); return a pair: the masks, and their confidence"),
+        (lambda masks: (masks, masks.float()), r"returns a confidence float32 \(2, 11, 32, 48\); return uint8"),
+        (lambda masks: (masks, masks[:, 0]), r"returns a confidence uint8 \(2, 32, 48\); return uint8 \(2, 11"),
+        (lambda masks: (masks[:, 1:], None), r"returns masks uint8 \(2, 10, 32, 48\); return uint8 \(2, 11"),
+    ],
+)
+def test_a_confidence_of_another_form_is_told_so(made: Any, said: str, tmp_path: Path) -> None:
+    store = write_store(tmp_path / "clips")
+    setting = ForecastSetting(None, 9, 11, torch.device("cpu"))
+    forecasts = forecast_clips(Confident(made), setting, store, store, [store.select("val")])
+    with pytest.raises(MaskcastError, match=rf"test_plugins\.Confident\.forecast_with_confidence {said}"):
+        next(forecasts)
+
+
+def test_forecasting_keeps_no_graph_of_gradients(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "clips")
+    setting = ForecastSetting(None, 9, 11, torch.device("cpu"))
+    model = Confident(lambda masks: (masks, masks))
+    ((_, forecast),) = forecast_clips(model, setting, store, store, [store.select("val")])
+    assert model.gradients == [False] and forecast.confidence is not None
 
 
 def test_a_forecast_of_other_integers_is_taken(tmp_path: Path) -> None:
@@ -492,6 +530,22 @@ def test_a_loss_of_one_number_is_taken_in_any_pair(made: Any) -> None:
     task.model = Future(lambda context: made)
     loss, terms = task.loss((torch.zeros(1), torch.zeros(1)), 0)
     assert loss.shape == () and loss == 1 and terms == {}
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ({"a": torch.ones(3)}, r"a term 'a' \(\(3,\)\)"),
+        ({"a": "x"}, r"a term 'a' \(str\)"),
+        ({1: 1.0}, r"a term 1 \(float\)"),
+        ({"grad_norm": 7.0}, r"a term 'grad_norm' \(float\)"),
+    ],
+)
+def test_terms_of_a_loss_that_are_no_numbers_or_hide_those_of_the_step_are_told(terms: Any, said: str) -> None:
+    task = ForecastTask.__new__(ForecastTask)
+    task.model = Future(lambda context: (torch.ones(()), terms))
+    with pytest.raises(MaskcastError, match=rf"^Future\.loss returns {said}; terms are numbers .* learning_rate$"):
+        task.loss((torch.zeros(1), torch.zeros(1)), 0)
 
 
 @pytest.mark.parametrize("made", [torch.zeros(()), (torch.zeros(3), {}), (torch.zeros(()), 1.0), None])

@@ -6,7 +6,7 @@ Legend: B clips, T context frames, h horizon, N frames, H height, W width, C = 3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,13 +20,13 @@ from maskcast.inference.predictions import quantise
 from maskcast.inference.segment import segment_future
 from maskcast.inference.worker import Worker
 from maskcast.labels import MASK, MIRROR_SWAPS
+from maskcast.models.forecasting import checked
 from maskcast.models.forecasting.base import Forecaster, Predictor
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.reading import pluralize
 
 Context = Literal["generated", "truth"]
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -177,12 +177,10 @@ def _forecast(
     context_BT = np.stack([model.input.read(source, source.get(clip.id), context_slice) for clip in batch])
     context = torch.from_numpy(context_BT).to(setting.device)
     if not model.input.needs_masker:
-        masks, confidence = model.forecast_with_confidence(context, setting.horizon)
-        masks = _as_bytes(model, context, masks, setting.horizon)
+        masks, confidence = checked.forecast_with_confidence(model, context, setting.horizon)
         return BatchForecast(masks.cpu().numpy(), None if confidence is None else confidence.cpu().numpy())
     assert worker is not None
-    forecast = model.forecast(context, setting.horizon)
-    frames = _as_bytes(model, context, forecast, setting.horizon).cpu().numpy()
+    frames = checked.forecast(model, context, setting.horizon).cpu().numpy()
     name = source.label_map.name
     masked = [
         segment_future(worker, *context_and_forecast, batch_size=setting.horizon)[name]
@@ -190,25 +188,6 @@ def _forecast(
     ]
     confidences = np.stack([quantise(one.confidence, 256) for one in masked if one.confidence is not None])
     return BatchForecast(np.stack([one.masks for one in masked]), confidences, frames)
-
-
-def _as_bytes(model: Predictor, context: torch.Tensor, forecast: Any, horizon: int) -> torch.Tensor:
-    """Returns a forecast of integers as uint8; a forecaster of another package may return another form.
-
-    Raises:
-        MaskcastError: the forecast is no tensor of integers in 0..255, or has another shape.
-    """
-    shape, given = (len(context), horizon, *context.shape[2:]), type(forecast).__name__
-    integers = False
-    if isinstance(forecast, torch.Tensor):
-        given = f"{str(forecast.dtype).removeprefix('torch.')} {tuple(forecast.shape)}"
-        integers = forecast.dtype in INTEGERS
-        if integers and forecast.dtype != torch.uint8 and forecast.shape == shape:
-            least, most = map(int, forecast.aminmax())
-            given, integers = f"values in {least}..{most}", 0 <= least <= most <= 255
-    if not integers or forecast.shape != shape:
-        raise MaskcastError(f"{type(model).__name__}.forecast returns {given}; return uint8 {shape}")
-    return forecast.to(torch.uint8)
 
 
 def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: Clip, frames: int) -> None:

@@ -19,6 +19,7 @@ from maskcast.inference.session import Session
 from maskcast.inference.worker import Worker
 from maskcast.labels import IGNORE, first_class_map
 from maskcast.models.base import best_device
+from maskcast.models.forecasting import checked
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker, map_index
 from maskcast.params import validate
@@ -134,7 +135,7 @@ class ForecasterModel:
         context_BT, alone = as_batch(data, self.shape_in, self.input)
         self._check_classes(context_BT)
         context = torch.tensor(np.ascontiguousarray(context_BT), device=self._device)  # no negative strides
-        future_Bh: np.ndarray = self.network.forecast(context, self.horizon).cpu().numpy()
+        future_Bh: np.ndarray = checked.forecast(self.network, context, self.horizon).cpu().numpy()
         return future_Bh[0] if alone else future_Bh
 
     def _check_classes(self, context_BT: np.ndarray) -> None:
@@ -150,13 +151,15 @@ class ForecasterModel:
     def predict_with_confidence(self, masks_THW: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Forecasts one clip of masks; returns masks (h, H, W), and their confidence, 255 = certain."""
         context = torch.tensor(masks_THW[None], device=self._device)
-        masks, confidence = self.network.forecast_with_confidence(context, self.horizon)
+        masks, confidence = checked.forecast_with_confidence(self.network, context, self.horizon)
         return masks[0].cpu().numpy(), None if confidence is None else confidence[0].cpu().numpy()
 
     def futures(self, masks_THW: np.ndarray, samples: int) -> np.ndarray:
         """Draws futures (k, h, H, W) of one clip of masks, with seeds from 0 on, as in ``evaluate``."""
         context = torch.tensor(masks_THW[None], device=self._device)
-        drawn = [self.network.future(context, self.horizon, seed)[0].cpu().numpy() for seed in range(samples)]
+        drawn = [
+            checked.future(self.network, context, self.horizon, seed)[0].cpu().numpy() for seed in range(samples)
+        ]
         return np.stack(drawn) if drawn else np.empty((0, self.horizon, *masks_THW.shape[1:]), np.uint8)
 
 

@@ -36,7 +36,7 @@ from maskcast.training.learner import Learner
 from maskcast.training.optimizers import fused, load_state
 from maskcast.training.processes import Processes
 from maskcast.training.schedule import Schedule
-from maskcast.training.step_metrics import StepMetrics
+from maskcast.training.step_metrics import STEP_NUMBERS, StepMetrics
 from maskcast.training.task import Task
 
 
@@ -159,5 +159,5 @@ def _resume(checkpoints: Checkpoints, task: Task, optimizer: Optimizer, params: 
 
 def _report(metrics: StepMetrics, rate: float) -> None:
     """Reports the numbers of a step."""
-    values = {"loss": metrics.loss, "grad_norm": metrics.norm, "learning_rate": rate} | metrics.logged
+    values = metrics.logged | dict(zip(STEP_NUMBERS, (metrics.loss, metrics.norm, rate), strict=True))
     report({f"train/{name}": value for name, value in values.items()}, step=metrics.step + 1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from maskcast.errors import MaskcastError
 
+STEP_NUMBERS = ("loss", "grad_norm", "learning_rate")  # names of what each step reports besides what a task logs
 READ_DELAY = 2  # steps by which the host may be ahead of the GPU
 
 Logged = Mapping[str, float | Tensor]

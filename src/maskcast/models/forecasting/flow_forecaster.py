@@ -102,12 +102,10 @@ class FlowForecaster(Forecaster):
         jaccard = (same / union.clamp(min=1)).where(occurs, 0).sum(1) / occurs.sum(1).clamp(min=1)
         self.pace.fill_(PACE_CANDIDATES[int(jaccard.argmax())])
 
-    @torch.no_grad()
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W) uint8 masks after (B, T, H, W) uint8 ones; 255 counts as class 0."""
         return self.forecast_with_confidence(context_BTHW, horizon)[0]
 
-    @torch.no_grad()
     def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Returns masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
         if torch.compiler.is_compiling():

@@ -50,7 +50,6 @@ class FrameForecaster(Forecaster):
         """Resets it to repeating the last frame."""
         set_to_zero(self.out)
 
-    @torch.no_grad()
     def forecast(self, context_BTHWC: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W, 3) uint8 frames that follow (B, T, H, W, 3) uint8 ones."""
         drawn = (self._draw(context_BTHWC, state[:, None])[:, 0] for state in self._run(context_BTHWC, horizon))

@@ -114,7 +114,6 @@ class MaskForecaster(Forecaster):
         """Returns masks like ``forecast``, with randomly drawn trajectories (``objects.futures``)."""
         return self._forecast(context_BTHW, horizon, with_confidence=False, seed=seed)[0]
 
-    @torch.no_grad()
     def _forecast_as_graph(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns the same as ``forecast`` with shapes independent of data: all clips and classes at once."""
         context_BTHW = known(context_BTHW)
@@ -125,7 +124,6 @@ class MaskForecaster(Forecaster):
             logits_BhKHW = logits_BhKHW.masked_fill(absent_BK[:, None, :, None, None], float("-inf"))
         return logits_BhKHW.argmax(2).to(torch.uint8)
 
-    @torch.no_grad()
     def _forecast(
         self, context_BTHW: Tensor, horizon: int, with_confidence: bool, seed: int | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,6 @@ class ObjectForecaster(Forecaster):
         """Resets it to objects of constant velocity."""
         self.motion.reset_to_constant_velocity()
 
-    @torch.no_grad()
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W) uint8 masks that follow (B, T, H, W) uint8 ones; 255 counts as class 0.
 
@@ -74,12 +73,10 @@ class ObjectForecaster(Forecaster):
             return self._paint(scene)
         return self._painted(scene, horizon, with_confidence=False)[0]
 
-    @torch.no_grad()
     def future(self, context_BTHW: Tensor, horizon: int, seed: int) -> Tensor:
         """Returns masks like ``forecast``, with randomly drawn trajectories (``objects.futures``)."""
         return self._painted(self._observe(context_BTHW, horizon, seed), horizon, with_confidence=False)[0]
 
-    @torch.no_grad()
     def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Returns the same masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
         return self._painted(self._observe(context_BTHW, horizon), horizon, with_confidence=True)

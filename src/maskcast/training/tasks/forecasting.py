@@ -31,6 +31,7 @@ from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.seed import rng
 from maskcast.training.finish import Scores, finish_training
+from maskcast.training.step_metrics import STEP_NUMBERS
 from maskcast.training.task import Task
 from maskcast.training.tasks.forecasting_params import ForecastTraining
 from maskcast.training.tasks.forecasting_windows import WindowSampler
@@ -136,6 +137,14 @@ class ForecastTask(Task):
                 "dict of its terms, which may be empty"
             )
         loss, terms = returned
+        for name, value in terms.items():
+            number = isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+            if not number or not isinstance(name, str) or name in STEP_NUMBERS:
+                given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise MaskcastError(
+                    f"{type(self.model).__name__}.loss returns a term {name!r} ({given}); terms are numbers or "
+                    f"tensors of one number, under names other than {', '.join(STEP_NUMBERS)}"
+                )
         return loss.reshape(()), terms
 
     def validate(self) -> dict[str, float]:
