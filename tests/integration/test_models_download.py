@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.conftest import write_store
-from tests.integration.workshop import NO_BASELINE, Workshop
+from tests.integration.workshop import NO_BASELINE, Workshop, command
 
 from maskcast.__main__ import main
 from maskcast.digest import digest_tree
@@ -38,13 +38,6 @@ def inputs(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     register_models(**inputs, registration=Path("registration.json"), params=REGISTER)
     assert main(["models", "promote"]) == 0
     return inputs
-
-
-def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    capsys.readouterr()
-    code = main(["models", *words])
-    out, err = capsys.readouterr()
-    return code, out + err
 
 
 def test_a_training_goes_on_from_the_champion(

@@ -17,7 +17,7 @@ import pytest
 import torch
 from tests.conftest import write_store
 from tests.integration.promoters import promote_at_once
-from tests.integration.workshop import NO_BASELINE, Workshop
+from tests.integration.workshop import NO_BASELINE, Workshop, command
 from tests.registered import HORIZON, SEEN, write_parts
 from tests.servers import free_ports
 
@@ -65,13 +65,6 @@ def run(tmp_path: Path) -> Run:
         return json.loads(out.read_text())
 
     return register
-
-
-def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    capsys.readouterr()
-    code = main(["models", *words])
-    out, err = capsys.readouterr()
-    return code, out + err
 
 
 @pytest.mark.usefixtures("on_server")

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tests.conftest import write_store
 
+from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
@@ -15,6 +17,14 @@ from maskcast.stages.evaluate import Evaluate, evaluate
 
 NO_BASELINE: dict[str, Any] = {"beats": []}
 """Of a gate that lets forecasters pass that learnt nothing: none is better than a copy of the last mask."""
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Runs `maskcast models` with these words; returns its exit code and all that it says."""
+    capsys.readouterr()
+    code = main(["models", *words])
+    out, err = capsys.readouterr()
+    return code, out + err
 
 
 class Workshop:
