@@ -1,4 +1,4 @@
-"""Results of scripts, which are made again only if they are to be made of something else."""
+"""Results of the scripts of recipes and benchmarks, made again only if they are to be made of something else."""
 
 import json
 from collections.abc import Callable, Mapping
