@@ -196,6 +196,39 @@ def test_a_reason_has_room_in_a_table(
     assert decisions("maskcast") == []
 
 
+def test_a_second_rollback_does_not_bring_back_what_was_removed(
+    register: Register, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for weights in "abc":
+        forced(register(weights))
+    assert rollback("maskcast", "dark\nat  night").reason == "dark at night"  # one line of the list
+    trail = Registry("maskcast-promotions")
+    trail.tag(4, {"maskcast.outcome": "open"})  # as SIGKILL leaves it
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
+    assert rollback("maskcast", "it fails").number == 4
+    assert "completed decision 4 of ann; your reason was not recorded" in capsys.readouterr().err
+    with pytest.raises(
+        MaskcastError, match=r"^maskcast: ann has rolled back to version 2 already \(decision 4\); to use another "
+    ):
+        rollback("maskcast")
+    assert Registry("maskcast").aliases() == {"champion": 2, "previous": 3}
+    forced(1)
+    rollback("maskcast")  # what was promoted since can be rolled back
+    assert Registry("maskcast").aliases() == {"champion": 2, "previous": 1}
+
+
+def test_a_decision_names_the_account_that_mlflow_uses(
+    register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = register("a")
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_username = carol\n")
+    forced(number)
+    assert [each.user for each in decisions("maskcast")] == ["carol"]
+
+
 def test_whoever_lacks_the_right_leaves_nothing_behind(
     register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.registry.audit_trail import TRAIL, Decision, champion_for, decisions_of, is_recorded, trail_of
 from maskcast.registry.store import CANDIDATE, CHAMPION, PREVIOUS, Registry, Version
+from maskcast.runner.mlflow_client import account
 from maskcast.runner.mlflow_errors import error_text
 
 ABANDONED_S = 60  # an open decision of this age counts as killed; clocks must not differ by more
@@ -52,8 +53,7 @@ def promote(name: str, which: str, reason: str, force: bool) -> Decision:
     version = Registry(name).find(which)  # the alias `candidate` may be removed by completing a killed decision
     transaction = Transaction(name)
     if (completed := transaction.completed) is not None and completed.made_champion(version):
-        if reason and reason != completed.reason:
-            say(f"{name}: completed decision {completed.number} of {completed.user}; your reason was not recorded")
+        _say_unrecorded(name, completed, reason)
         return completed
     is_champion = version.number == transaction.champion
     if is_champion and is_recorded(version, transaction.decisions()):
@@ -66,18 +66,30 @@ def promote(name: str, which: str, reason: str, force: bool) -> Decision:
 def rollback(name: str, reason: str = "") -> Decision:
     """Makes the previous version the champion again, and the champion the previous one.
 
+    If a killed rollback is completed by this call, that decision is returned.
+
     Args:
         name: the registered model.
         reason: why; it is recorded.
 
     Raises:
-        MaskcastError: there is no previous version, it equals the champion after a killed decision, the reason is
-            too long, or another user decides at the same time.
+        MaskcastError: the champion is the result of a rollback, which a second one would undo; there is no
+            previous version, it equals the champion after a killed decision, the reason is too long, or another
+            user decides at the same time.
     """
     reason = _checked(reason)
     transaction = Transaction(name)
     if not transaction.registry.versions():
         raise transaction.registry.no_models_error()
+    if (completed := transaction.completed) is not None and completed.action == "rollback":
+        _say_unrecorded(name, completed, reason)
+        return completed
+    last = next((each for each in transaction.decisions() if each.outcome == "done"), None)
+    if last is not None and last.action == "rollback" and last.version == transaction.champion:
+        raise MaskcastError(
+            f"{name}: {last.user} has rolled back to version {last.version} already (decision {last.number}); to "
+            "use another version, run `maskcast models promote NUMBER --force --reason TEXT`"
+        )
     if PREVIOUS not in transaction.registry.aliases():
         raise MaskcastError(f"{name}: no version has the alias {PREVIOUS!r}; promote twice before a rollback")
     version = transaction.registry.find(PREVIOUS)
@@ -132,7 +144,7 @@ class Transaction:
             "maskcast.version": str(version.number),
             "maskcast.digest": version.digest,
             "maskcast.champion": str(before),
-            "maskcast.user": os.environ.get("MLFLOW_TRACKING_USERNAME") or _user(),
+            "maskcast.user": account() or _user(),
             "maskcast.reason": reason,
             "maskcast.outcome": "open",
         }
@@ -197,13 +209,18 @@ class Transaction:
         return replace(decision, outcome=outcome)
 
 
+def _say_unrecorded(name: str, completed: Decision, reason: str) -> None:
+    if reason and reason != completed.reason:
+        say(f"{name}: completed decision {completed.number} of {completed.user}; your reason was not recorded")
+
+
 def _checked(reason: str) -> str:
-    """Returns a reason without spaces around it.
+    """Returns a reason in one line, without spaces around it.
 
     Raises:
         MaskcastError: it is too long for a table.
     """
-    reason = reason.strip()
+    reason = " ".join(reason.split())
     if len(reason) > MAX_REASON:
         raise MaskcastError(f"--reason: has {len(reason)} characters; give at most {MAX_REASON}")
     return reason

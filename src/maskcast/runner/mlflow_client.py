@@ -1,6 +1,6 @@
 """A client for the MLflow server, and the database of the embedded default.
 
-Credentials come from the environment (``MLFLOW_TRACKING_USERNAME`` and others).
+Credentials come from the environment (``MLFLOW_TRACKING_USERNAME`` and others) or ``~/.mlflow/credentials``.
 """
 
 import logging
@@ -64,6 +64,14 @@ def new_client(*, read_only: bool = False) -> Any:
                 f"{TRACKING_URI} {redacted(uri)}: needs the Python module {error.name}, which is not installed; "
                 "install it, or use the address of an MLflow server, http://host:port"
             ) from None
+
+
+def account() -> str | None:
+    """Returns the user name of requests, of the environment or MLflow's credentials file; None without one."""
+    from mlflow.utils.credentials import read_mlflow_creds
+
+    name: str | None = read_mlflow_creds().username
+    return name
 
 
 def download_files(client: Any, run_id: str, name: str, folder: Path) -> Path:
@@ -132,7 +140,8 @@ def _check_server(uri: str) -> None:
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    response = http_request(get_default_host_creds(uri), "/version", "GET", raise_on_status=False)
+    with log_if_slow(f"a response of {redacted(uri)}"):  # the first request of a process
+        response = http_request(get_default_host_creds(uri), "/version", "GET", raise_on_status=False)
     if response.ok:
         check_server_version(redacted(uri), response.text)
 
