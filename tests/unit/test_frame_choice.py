@@ -101,6 +101,26 @@ def test_a_video_that_is_too_short_in_time_is_refused(model: maskcast.Pipeline, 
         model.forecast(tmp_path / "b.mp4", start=90)
 
 
+def test_a_long_pause_changes_no_rate_and_is_warned_of_where_the_context_has_it(
+    model: maskcast.Pipeline, tmp_path: Path
+) -> None:
+    pause = 600 * TICKS
+    path = film(tmp_path / "a.mp4", [*range(0, 6000, 60), *range(pause, pause + 6000, 60)])
+    result = model.forecast(path)
+    assert (of(result), result.warning) == (([193, 195, 197, 199], [201, 203]), "")
+    result = model.forecast(path, start=96)
+    assert of(result)[0] == [96, 98, 100, 102]
+    assert result.warning.startswith("pauses in the context, which lasts 590.6 s in place of 0.6 s, so")
+
+
+def test_a_start_beyond_the_end_is_refused_also_by_time(model: maskcast.Pipeline, tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4", constant(60))
+    with pytest.raises(
+        maskcast.MaskcastError, match=r"a\.mp4: start 120 is beyond its 120 frames; give an earlier"
+    ):
+        model.forecast(tmp_path / "a.mp4", start=120)
+
+
 def test_unknown_rates_are_not_warned_of(model: maskcast.Pipeline, tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", constant(60))
     old = maskcast.load(write_registered(tmp_path / "old"))
@@ -121,7 +141,10 @@ def test_the_command_says_it_and_records_the_frames(tmp_path: Path, capsys: pyte
     assert "a: has 60 frames per second (30 at stride 2), the model's clips 5: frames are taken by time" in err
     record = json.loads((tmp_path / "out/a/forecast.json").read_text())
     assert (record["frames_seen"], record["frames_forecast"]) == ([83, 95, 107, 119], [131, 143])
+    assert record["warning"].startswith("has 60 frames per second (30 at stride 2)")
     assert main(words) == 0
-    assert "0 forecast, 1 skipped" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "0 forecast, 1 skipped" in out
+    assert f"a: {record['warning']}" in err
     assert len(record["frames_seen"]) == SEEN and len(record["frames_forecast"]) == HORIZON
     assert record["classes"] == list(CLASSES)

@@ -20,7 +20,7 @@ from maskcast.registry.forecast_models import PipelineOutput
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import atomic_output, check_deletes_none, check_replaceable
 from maskcast.serving.frame_choice import ChosenFrames, choose_frames
-from maskcast.serving.records import FORECAST, REVISION, check_only_written, is_done, write_record
+from maskcast.serving.records import FORECAST, REVISION, check_only_written, is_done, read_record, write_record
 from maskcast.serving.video_writer import draw_frames, write_video
 from maskcast.serving.videos import Video, video_digest
 
@@ -208,6 +208,8 @@ def forecast_video(
         **({"samples": samples} if samples else {}),
     }
     if is_done(output / FORECAST, {"samples": None} | record):
+        if warning := read_record(output / FORECAST).get("warning"):
+            say(f"{video.name}: {warning}")
         return False
     check_only_written(output / FORECAST)
     with atomic_output(output) as partial:
@@ -219,7 +221,7 @@ def forecast_video(
         pictures = forecast.film()
         for name in VIDEO_FILES:
             write_video(partial / name, pictures)
-        write_record(partial / FORECAST, record)
+        write_record(partial / FORECAST, record | {"warning": forecast.warning})
     return True
 
 

@@ -1,7 +1,7 @@
 """Chooses the frames of a video that a pipeline sees, and the frames that it forecasts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def choose_frames(video: Video, about: ForecastDescription, stride: int | None, 
         return _by_number(video, about, distance, start)
     own = timing.rate / distance
     if same_rate(own, rate) and not timing.variable:
-        return _by_number(video, about, distance, start)
+        return _warned_of_pause(_by_number(video, about, distance, start), timing, own)
     mean = "a variable frame rate, on average " if timing.variable else ""
     given = f"{timing.rate:.4g} frames per second ({own:.4g} at stride {distance})"
     what = f"has {mean}{given}, the model's clips {rate:.4g}"
@@ -65,6 +65,21 @@ def choose_frames(video: Video, about: ForecastDescription, stride: int | None, 
         return ChosenFrames(seen, future, f"{what}: frames are taken by time")
     chosen = _by_number(video, about, distance, start)
     return ChosenFrames(chosen.seen, chosen.future, f"{what}, so the forecast may be worse: {remedy}")
+
+
+def _warned_of_pause(chosen: ChosenFrames, timing: Timing, rate: float) -> ChosenFrames:
+    """Returns frames that are taken by number, with a warning if they last longer than at their usual rate."""
+    if timing.seconds_T is None:
+        return chosen
+    lasts = float(timing.seconds_T[chosen.seen[-1]] - timing.seconds_T[chosen.seen[0]])
+    usual = (len(chosen.seen) - 1) / rate
+    if lasts <= TOLERANCE * usual:
+        return chosen
+    warning = (
+        f"pauses in the context, which lasts {lasts:.4g} s in place of {usual:.4g} s, so the forecast may be "
+        "worse: start earlier or later"
+    )
+    return replace(chosen, warning=warning)
 
 
 def _by_number(video: Video, about: ForecastDescription, stride: int, start: int | None) -> ChosenFrames:
@@ -86,8 +101,12 @@ def _by_time(
 ) -> tuple[list[int], list[int]]:
     """Returns the frames that are seen and forecast, ``rate`` per second."""
     assert timing.rate is not None
+    if start is not None and start >= timing.count:
+        raise MaskcastError(
+            f"{timing.path}: start {start} is beyond its {pluralize(timing.count, 'frame')}; give an earlier start"
+        )
     span, end, half = (about.context_frames - 1) / rate, float(seconds_T[-1]), 0.5 / timing.rate
-    first = end - span if start is None else float(seconds_T[min(start, timing.count - 1)])
+    first = end - span if start is None else float(seconds_T[start])
     if first < -half or first + span > end + half:
         raise MaskcastError(
             f"{timing.path}: lasts {end:.4g} s, but {pluralize(about.context_frames, 'context frame')}, "

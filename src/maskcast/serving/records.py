@@ -30,7 +30,7 @@ def is_done(record: Path, request: Mapping[str, Any]) -> bool:
         record: file of the record, with the values of its request at least; it may be missing or damaged.
         request: values that determine the result; None equals a missing one.
     """
-    found = _read_record(record)
+    found = read_record(record)
     if not found or any(found.get(key) != value for key, value in request.items()):
         return False
     there = _written_files(record.parent)
@@ -51,7 +51,7 @@ def check_only_written(record: Path) -> None:
     Raises:
         MaskcastError: files were added, or have grown.
     """
-    written = _recorded_files(_read_record(record))
+    written = _recorded_files(read_record(record))
     if not written:  # of before the files were recorded
         return
     there = _written_files(record.parent)
@@ -73,7 +73,7 @@ def _written_files(folder: Path) -> dict[str, int]:
     }
 
 
-def _read_record(record: Path) -> dict[str, Any]:
+def read_record(record: Path) -> dict[str, Any]:
     """Returns the values of a record; none if it is missing or damaged."""
     try:
         found = json.loads(record.read_text(encoding="utf-8"))

@@ -29,7 +29,7 @@ class Timing:
     Attributes:
         path: the file.
         count: number of frames.
-        rate: mean frames per second; None if unknown.
+        rate: mean frames per second, without long pauses between few frames; None if unknown.
         variable: whether the distance of frames varies.
         seconds_T: float64, time of each frame after the first, ascending; None if the file does not state it.
         index: of the file's frames.
@@ -103,7 +103,10 @@ def read_timing(path: Path) -> Timing:
     spans = seconds_T[apart:] - seconds_T[:-apart]
     usual = float(np.median(spans))
     uneven = np.abs(spans - usual) > (TOLERANCE - 1) * usual
-    return Timing(path, count, rate, bool(uneven.mean() > MAX_UNEVEN), seconds_T, index)
+    variable = bool(uneven.mean() > MAX_UNEVEN)
+    if not variable and not same_rate(rate, apart / usual):  # pauses, e.g. of a recording that was interrupted
+        rate = apart / usual
+    return Timing(path, count, rate, variable, seconds_T, index)
 
 
 def same_rate(one: float, other: float) -> bool:
