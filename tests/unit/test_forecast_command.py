@@ -207,6 +207,21 @@ def test_a_folder_of_frames_is_forecast_once_with_the_output_inside_of_it(
         assert forecast(folder, *words, output=output)[1] == f"{told} skipped, 0 failed: {output}\n", words
 
 
+def test_images_and_videos_of_one_folder_are_not_left_out_in_silence(forecast: Forecast, tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "mix", enlarged(0, 12))
+    video = write_video(folder / "monday/a.mp4", enlarged(1, 12))
+    code, out, err = forecast(folder)
+    assert (code, "1 forecast, 0 skipped" in out) == (0, True)
+    assert (
+        f"{folder}: its 12 images are taken as one video, and 1 video in its subfolders left out, e.g. {video};"
+        in err
+    )
+    video.rename(folder / "a.mp4")
+    code, out, err = forecast(folder)
+    assert (code, "1 forecast, 0 skipped" in out) == (0, True)
+    assert f"{folder}: 12 images beside video files: skipped; move videos or images to a subfolder" in err
+
+
 def test_a_forecast_is_not_put_in_the_place_of_the_video(forecast: Forecast, tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "videos/street", enlarged(0, 12))
     code, _, err = forecast(frames, output=tmp_path / "videos")

@@ -90,6 +90,7 @@ def test_what_an_output_says_goes_before_what_the_request_says() -> None:
             "outputs: unknown output 'logits'; request 'masks'",
         ),
         ({"inputs": [INPUT], "id": {"a": 1}}, "id: must be a string"),
+        ({"inputs": [INPUT], "id": True}, "id: must be a string"),
         ({"inputs": [INPUT], "parameters": {"binary_data_output": "false"}}, "must be true or false"),
         ({"inputs": [INPUT | {"name": None}]}, "got 'None' with datatype 'UINT8'; send 'frames'"),
         ({"inputs": [INPUT | {"shape": None}]}, "shape must be a list of at most 8"),

@@ -77,7 +77,7 @@ def read_request(body: bytes | bytearray, json_length: str | None, name: str, ou
         raise MaskcastError(
             f"outputs: unknown output {str(unknown[0])[:40]!r}; request {output!r}, or omit outputs"
         )
-    if not isinstance(identity, str | int | None):
+    if not isinstance(identity, str | int | None) or isinstance(identity, bool):
         raise MaskcastError("id: must be a string; send one, or omit it")
     if not all(isinstance(choice, bool) for choice in binary):
         raise MaskcastError("parameters: binary_data and binary_data_output must be true or false")

@@ -20,6 +20,7 @@ from maskcast.errors import MaskcastError
 from maskcast.files import file_stem, is_junk
 from maskcast.labels import natural_sort_key
 from maskcast.progress import say
+from maskcast.reading import pluralize
 from maskcast.registry.loading import SAMPLES, is_sample
 from maskcast.serving.records import FORECAST, SEGMENTED
 from maskcast.storage.store import fetch, local_path
@@ -184,8 +185,6 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
     if root.is_file():
         known = root.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
         return [Video(file_stem(root.stem), root)] if known else []
-    if not _video_files(root) and image_files(root):
-        return [Video(file_stem(root.resolve().name), root)]
     videos, others = [], []
     for walked, subfolders, names in os.walk(root):
         folder = Path(walked)
@@ -197,6 +196,20 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
         if folder != root and image_files(folder):
             videos.append(Video(file_stem(inside.as_posix()), folder))
         others += [name for name in names if not is_junk(name) and Path(name).suffix.lower() not in IMAGE_SUFFIXES]
+    images = image_files(root)
+    if images and not _video_files(root):
+        if videos:
+            say(
+                f"{root}: its {pluralize(len(images), 'image')} are taken as one video, and "
+                f"{pluralize(len(videos), 'video')} in its subfolders left out, e.g. {videos[0].path}; give the "
+                "subfolders to take these"
+            )
+        return [Video(file_stem(root.resolve().name), root)]
+    if images:
+        say(
+            f"{root}: {pluralize(len(images), 'image')} beside video files: skipped; move videos or images to a "
+            "subfolder"
+        )
     for ending, reason in unsupported_files(others):
         say(f"{root}/**/{ending}: skipped, {reason}")
     return sorted(videos, key=lambda video: natural_sort_key(video.name))
