@@ -16,6 +16,7 @@ _MODULES = {
     "Session": "maskcast.inference.session",
     "Step": "maskcast.inference.session",
     "load": "maskcast.serving.api",
+    "resize_frames": "maskcast.data.images",
     "run_stage": "maskcast.runner.run",
 }
 __all__ = [*_MODULES]

@@ -1,4 +1,5 @@
 from maskcast.data.clip_store.reader import ClipStore as ClipStore
+from maskcast.data.images import resize_frames as resize_frames
 from maskcast.errors import MaskcastError as MaskcastError
 from maskcast.inference.session import Session as Session
 from maskcast.inference.session import Step as Step

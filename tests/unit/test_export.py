@@ -16,6 +16,7 @@ from tests.conftest import full_disk, moving_squares
 from tests.registered import FACTS, HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_registered
 
 from maskcast.__main__ import main
+from maskcast.data.images import RESIZE
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.worker import Worker
@@ -70,6 +71,7 @@ def test_all_forms_agree_with_the_trained_model_and_none_is_written_that_does_no
         about = json.loads((tmp_path / form / "export.json").read_text())
         assert about["model"]["digest"] == loaded.digest
         assert about["input"]["shape"] == ["clips", FACTS["context_frames"], FACTS["height"], FACTS["width"], 3]
+        assert about["input"]["resize"] == RESIZE
         assert (about["input"]["frame_stride"], about["input"]["frame_rate"]) == (FACTS["frame_stride"], 12.5)
         assert about["checked"]["share_different"] <= exporting.MAX_DIFFERENT_SHARE
         found = run_exported(tmp_path / form, clips[:1])  # it was traced and checked with other numbers

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,10 +20,13 @@ from tests.unit.test_forecast_command import SCALE, enlarged, write_video
 
 import maskcast
 from maskcast.__main__ import main
+from maskcast.data.images import RESIZE
 from maskcast.inference.segment import segment_raw_and_consistent, segment_whole
 from maskcast.inference.worker import Worker
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.table import load_masker
+from maskcast.registry.loading import load_masker_at
+from maskcast.serving.application import served_model
 
 EXAMPLE = ROOT / "docs/examples/first_forecast.py"
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -110,6 +114,22 @@ def test_frames_in_memory_and_folders_are_videos_too(artifact: Path, tmp_path: P
         np.testing.assert_array_equal(model.forecast(video, stride=1).masks, wanted)
     later = np.concatenate([clip, clip[::-1]])
     np.testing.assert_array_equal(model.forecast(later, stride=1, start=0).masks, wanted)
+
+
+def test_frames_are_resized_as_a_forecast_does_it_and_as_clients_are_told(artifact: Path) -> None:
+    pipeline = maskcast.load(artifact)
+    about = pipeline.loaded.about
+    assert served_model(pipeline.loaded).facts["resize"] == RESIZE
+    assert served_model(load_masker_at(str(artifact))).facts["resize"] == RESIZE
+    interpolations = [eval(way) for way in re.split(" if no side grows, else ", RESIZE)]
+    for grows, interpolation in zip((False, True), interpolations, strict=True):
+        size = (about.height // 2, about.width) if grows else (about.height * 3, about.width * 2 + 1)
+        noise = np.random.default_rng(0).integers(0, 256, (about.context_frames, *size, 3), np.uint8)
+        small = maskcast.resize_frames(noise, about.height, about.width)
+        told = [cv2.resize(each, (about.width, about.height), interpolation=interpolation) for each in noise]
+        np.testing.assert_array_equal(small, told)
+        result = pipeline.forecast(noise, stride=1)
+        np.testing.assert_array_equal(result.masks, pipeline.forecast(small, stride=1).masks)
 
 
 def test_a_segmenter_is_the_masker_that_was_trained_or_the_pipelines(artifact: Path, tmp_path: Path) -> None:

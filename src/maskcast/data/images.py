@@ -18,6 +18,7 @@ from maskcast.labels import LabelError, natural_sort_key
 LOW_16_BIT = 4096  # if no 16-bit value is above this, the image is black, or really has 10 or 12 bits
 MAX_ROUNDING = 0.1  # of the aspect ratio: small sizes are rounded by more, but then others fit as well
 Size = tuple[int, int]  # height and width
+RESIZE = "cv2.INTER_AREA if no side grows, else cv2.INTER_LINEAR"  # of `resize_frames`, as clients are told
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
 
@@ -149,7 +150,10 @@ def _is_scaled(size: Size, whole: Size) -> bool:
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes frames (T, H, W, 3) or mattes (T, H, W), uint8: by area averaging to shrink, else bilinearly."""
+    """Resizes frames (T, H, W, 3) or mattes (T, H, W), uint8: by area averaging if no side grows, else bilinearly.
+
+    Models get frames resized like this. Other ways give other masks.
+    """
     if frames.shape[1:3] == (height, width):
         return frames
     shrinks = height <= frames.shape[1] and width <= frames.shape[2]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskcast.data.images import resize_frames
+from maskcast.data.images import RESIZE, resize_frames
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_raw_and_consistent
 from maskcast.inference.worker import Worker
@@ -163,7 +163,7 @@ def _about(loaded: LoadedPipeline, form: Format) -> dict[str, Any]:
     return {
         "format": form,
         "model": loaded.identity,
-        "input": {"name": "frames", "dtype": "uint8", "shape": clip, **distance},
+        "input": {"name": "frames", "dtype": "uint8", "shape": clip, **distance, "resize": RESIZE},
         "output": {"name": "masks", "dtype": "uint8", "shape": ["clips", about.horizon, *clip[2:4]]},
         "classes": list(about.classes),
     }

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from maskcast.data.images import RESIZE
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter, State
@@ -150,7 +151,7 @@ def _about(loaded: LoadedMasker, form: Format, file: str, starts: list[np.ndarra
         "format": form,
         "model": loaded.identity,
         "file": file,
-        "input": {"name": "frames", "dtype": "uint8", "shape": ["clips", *size, 3]},
+        "input": {"name": "frames", "dtype": "uint8", "shape": ["clips", *size, 3], "resize": RESIZE},
         "outputs": maps + logits,
         "states": [
             {

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from maskcast import __version__
+from maskcast.data.images import RESIZE
 from maskcast.errors import MaskcastError
 from maskcast.installation import commit
 from maskcast.models.limits import time_limit
@@ -69,12 +70,13 @@ def served_model(loaded: Servable) -> ServedModel:
     if isinstance(loaded, LoadedPipeline):
         masker, answer = loaded.model.masker, _forecast_by(loaded)
         facts: dict[str, Any] = loaded.about.model_dump(mode="json", exclude={"format", "kind"})
+        facts["resize"] = RESIZE
     else:
         masker, answer = loaded.model, lambda frames: (masker.predict(frames), [])
         label_map = masker.network.maps[masker.map_index]
         facts = {"label_map": label_map.name, "classes": list(label_map.classes)}
         if masker.size:  # frames of another size would be masked without resizing, with worse results
-            facts |= dict(zip(("height", "width"), masker.size, strict=True))
+            facts |= {**dict(zip(("height", "width"), masker.size, strict=True)), "resize": RESIZE}
     _ = masker.network.numbers_per_pixel  # runs the network once, so that the first client need not wait
     name = loaded.name if loaded.version else Path(os.path.abspath(loaded.name)).name  # works for `.`
     version, shapes = loaded.version or "0", (loaded.model.shape_in, loaded.model.shape_out)
