@@ -209,7 +209,7 @@ def test_a_folder_of_frames_is_forecast_once_with_the_output_inside_of_it(
 
 def test_images_and_videos_of_one_folder_are_not_left_out_in_silence(forecast: Forecast, tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "mix", enlarged(0, 12))
-    video = write_video(folder / "monday/a.mp4", enlarged(1, 12))
+    video = encode_frames(folder / "monday/a.mp4", enlarged(1, 12))
     code, out, err = forecast(folder)
     assert (code, "1 forecast, 0 skipped" in out) == (0, True)
     assert (

@@ -16,7 +16,8 @@ from PIL import Image
 from tests.conftest import ROOT, write_store
 from tests.notebook import run
 from tests.registered import CLASSES, HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_registered
-from tests.unit.test_forecast_command import SCALE, enlarged, write_video
+from tests.unit.test_forecast_command import SCALE, enlarged
+from tests.videos import encode_frames
 
 import maskcast
 from maskcast.__main__ import main
@@ -39,7 +40,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
-    return write_video(tmp_path / "street.mp4", enlarged(0, 12))
+    return encode_frames(tmp_path / "street.mp4", enlarged(0, 12))
 
 
 def test_importing_it_costs_nothing() -> None:
@@ -156,8 +157,8 @@ def test_a_segmenter_is_the_masker_that_was_trained_or_the_pipelines(artifact: P
 
 def test_mistakes_are_one_line(artifact: Path, video: Path, tmp_path: Path) -> None:
     model, clip = maskcast.load(artifact), clips_of_squares(1)[0]
-    other = write_video(tmp_path / "two" / "other.mp4", enlarged(1, SEEN))
-    write_video(tmp_path / "two" / "more.mp4", enlarged(1, SEEN))
+    other = encode_frames(tmp_path / "two" / "other.mp4", enlarged(1, SEEN))
+    encode_frames(tmp_path / "two" / "more.mp4", enlarged(1, SEEN))
     silent = maskcast.load(write_registered(tmp_path / "silent", frame_stride=None))
     made = maskcast.load(write_registered(tmp_path / "made", ConvLSTMConfig(hidden=4, stride=4, input="frames")))
     on_gpu = torch.zeros(clip.shape, dtype=torch.uint8, device="meta")  # no more an array than that of a GPU
