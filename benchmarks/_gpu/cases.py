@@ -86,7 +86,7 @@ def cases(folder: Path, sizes: Sizes) -> list[Case]:
             horizon=HORIZON,
         )
         same: dict[str, Any] = {"clips": store, "masks": store, "target": store, "train": train}
-        return ForecastTask(model, params, **same, masker=None, fingerprint="gpu")
+        return ForecastTask(model, config, params, **same, masker=None, fingerprint="gpu")
 
     def moving(name: str, config: ModelConfig, batch: int, compiled: Callable[[Any, str], None]) -> Case:
         task, frames = partial(forecaster, config, batch), sizes.forecaster * HORIZON

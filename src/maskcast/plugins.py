@@ -99,9 +99,17 @@ def returned_error(config: Params, method: str, expected: str, returned: object)
         returned: what it returned.
     """
     given = "None (is a return missing?)" if returned is None else type(returned).__name__
-    return MaskcastError(
-        f"{type(config).__module__}.{type(config).__name__}.{method} must return {expected}; it returned {given}"
-    )
+    return MaskcastError(f"{class_name(config)}.{method} must return {expected}; it returned {given}")
+
+
+def is_plugin(config: Params) -> bool:
+    """Whether a config is of another package than maskcast."""
+    return type(config).__module__.partition(".")[0] != "maskcast"
+
+
+def class_name(value: object) -> str:
+    """Returns the full name of the class of a value, for errors."""
+    return f"{type(value).__module__}.{type(value).__name__}"
 
 
 def plugin_files(module: str) -> dict[str, Path]:

@@ -213,9 +213,11 @@ def test_objects_of_both_sides_swap_number_by_number(tmp_path: Path) -> None:
 def forecast_task(clips: ClipStore, masks: ClipStore, flip: float) -> ForecastTask:
     schedule = TrainingParams(epochs=1, steps_per_epoch=1, batch_size=8, learning_rate=0.1)
     params = ForecastTraining(context_frames=2, min_context_frames=2, horizon=2, training=schedule, flip=flip)
-    model, train = ConvLSTMConfig(hidden=4, stride=2).build(clips.num_classes), clips.select("train")
+    config, train = ConvLSTMConfig(hidden=4, stride=2), clips.select("train")
     stores = {"clips": clips, "masks": masks, "target": masks}
-    return ForecastTask(model, params, **stores, train=train, masker=None, fingerprint="x")
+    return ForecastTask(
+        config.build(clips.num_classes), config, params, **stores, train=train, masker=None, fingerprint="x"
+    )
 
 
 def test_the_batches_of_a_forecaster_hold_no_left_thumb_on_the_right(tmp_path: Path) -> None:

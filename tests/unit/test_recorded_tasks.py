@@ -134,7 +134,7 @@ def forecaster(config: ModelConfig) -> Callable[[ClipStore], Any]:
         model.prepare(store, train)
         masker = UNetConfig(width=2).build([SQUARES]) if model.input.needs_masker else None
         same: dict[str, Any] = {"clips": store, "masks": store, "target": store, "train": train}
-        return ForecastTask(model, params, **same, masker=masker, fingerprint="x")
+        return ForecastTask(model, config, params, **same, masker=masker, fingerprint="x")
 
     return made
 

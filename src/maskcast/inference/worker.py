@@ -9,6 +9,7 @@ columns.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -30,7 +31,7 @@ from maskcast.models.arithmetic import autocast, has_kernels
 from maskcast.models.base import device_of
 from maskcast.models.cuda_graphs import WARM_UP_CALLS, GraphedCallable, GraphRecorder
 from maskcast.models.limits import check_time, frames_at_once, strips
-from maskcast.models.segmentation.base import Segmenter, State, most_probable
+from maskcast.models.segmentation.base import Segmenter, State, most_probable, run_segmenter
 from maskcast.progress import say
 
 LOGITS_COPIES = 4  # temporary tensors of the logits' size
@@ -161,7 +162,7 @@ class Worker:
                 frames = frames.pin_memory()
             frames_BTHWC = frames.to(device, non_blocking=True)[None]
             if self._recorder is None or frames_THWC.shape[1:3] in self._max_frames:
-                logits, state = self.segmenter(frames_BTHWC, self.state)
+                logits, state = run_segmenter(self.segmenter, frames_BTHWC, self.state)
             else:
                 logits, state = self._graph(frames_THWC.shape, self._recorder)(frames_BTHWC)
             levels = None if objects else self.levels
@@ -178,7 +179,10 @@ class Worker:
 
     def _graph(self, shape: tuple[int, ...], recorder: GraphRecorder) -> GraphedCallable[Any]:
         """Returns the recorded network for a shape of frames, and drops the one that was not used for longest."""
-        graph = self._graphs.pop(shape) if shape in self._graphs else GraphedCallable(self.segmenter, recorder)
+        if shape in self._graphs:
+            graph = self._graphs.pop(shape)
+        else:
+            graph = GraphedCallable(partial(run_segmenter, self.segmenter), recorder)
         self._graphs[shape] = graph
         if len(self._graphs) > MAX_GRAPHS:
             del self._graphs[next(iter(self._graphs))]

@@ -1,6 +1,6 @@
 """Shared by all networks: model folders (without pickle) and the available devices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
@@ -34,9 +34,18 @@ def save_model(folder: Path, model: nn.Module, config: Params, *, num_classes: i
         meta: further information for readers (class names, context length, ...), as JSON values.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / WEIGHTS, metadata={"format": FORMAT})
+    save_file(storable(model.state_dict()), folder / WEIGHTS, metadata={"format": FORMAT})
     save_description(folder, config, num_classes=num_classes, meta=meta)
+
+
+def storable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns copies of tensors as safetensors writes them: on the CPU, each with memory of its own.
+
+    A network that uses a module or a weight twice has it under two names, both of which are written.
+    """
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
+    }
 
 
 def save_description(folder: Path, config: Params, *, num_classes: int, meta: dict[str, Any]) -> None:
@@ -66,7 +75,9 @@ def load_model(folder: Path, configs: Any, kind: str) -> tuple[nn.Module, dict[s
     """
     description = read_description(folder)
     config = validated_config(folder, description, configs, kind)
-    return build_and_load(folder, description, lambda: config.build(description["num_classes"])), description
+    return build_and_load(
+        folder, description, config, lambda: config.build(description["num_classes"])
+    ), description
 
 
 def validated_config(folder: Path, description: dict[str, Any], configs: Any, kind: str) -> Any:
@@ -91,14 +102,14 @@ def validated_config(folder: Path, description: dict[str, Any], configs: Any, ki
         ) from None
 
 
-def build_and_load(folder: Path, description: dict[str, Any], build: Callable[[], N]) -> N:
-    """Builds a network, loads the weights of a folder into it, and returns it in eval mode.
+def build_and_load(folder: Path, description: dict[str, Any], config: Params, build: Callable[[], N]) -> N:
+    """Builds the network of a config, loads the weights of a folder into it, and returns it in eval mode.
 
     Raises:
-        MaskcastError: if the weights are missing, damaged or of another network, or the network is far larger than
-            the weights.
+        MaskcastError: if the weights are missing, damaged or of another network, the network is far larger than
+            the weights, or it cannot be built.
     """
-    model = build_within_limit(folder / WEIGHTS, build)
+    model = build_within_limit(folder / WEIGHTS, config, build)
     load_weights(model, folder / WEIGHTS, description[SHA256].get(WEIGHTS))
     return model.eval()
 

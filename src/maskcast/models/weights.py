@@ -13,6 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.params import Params
+from maskcast.plugins import class_name, is_plugin
 from maskcast.reading import open_file, parsing
 
 MAX_HEADER = 16 << 20  # most bytes of a file's header; 10,000 tensors take 1 MiB
@@ -21,6 +23,7 @@ MIN_LIMIT = 2**24  # numbers that may always be allocated
 MIN_TENSOR = 2**12  # least numbers that a tensor counts for, as millions of small ones take long
 LIMIT_WITHOUT_FILE = 2**28  # limit for a network without a file
 WEIGHTS, REMEDY = "file of weights in safetensors", "train or fetch it again"
+BUILD_ERRORS = (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError)  # of invalid configs
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 
 N = TypeVar("N", bound=nn.Module)
@@ -96,15 +99,16 @@ def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> Non
     model.load_state_dict(read_weights(path, sha256))
 
 
-def build_within_limit(path: Path, build: Callable[[], N]) -> N:
+def build_within_limit(path: Path, config: Params, build: Callable[[], N]) -> N:
     """Builds the network for a weights file, unless it is far larger than the file's weights.
 
     Args:
         path: the weights; if the file does not exist, networks up to a fixed size are built.
+        config: of the network, which may be of another package.
         build: builds the network, freshly initialised.
 
     Raises:
-        MaskcastError: if it is too large, or the weights cannot be read.
+        MaskcastError: if it is too large or cannot be built, or the weights cannot be read.
     """
     limit = (
         BUILD_FACTOR * sum(map(math.prod, read_shapes(path).values())) + MIN_LIMIT
@@ -114,10 +118,19 @@ def build_within_limit(path: Path, build: Callable[[], N]) -> N:
     try:
         with _AllocationLimit(limit, path):
             return build()
-    except (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
-        raise MaskcastError(
-            f"{path}: its config is invalid ({str(error)[:200]}); train or fetch it again"
-        ) from None
+    except MaskcastError:
+        raise
+    except Exception as error:  # another package may raise anything
+        reason = str(error)[:200]
+        if is_plugin(config):
+            package = type(config).__module__.partition(".")[0]
+            raise MaskcastError(
+                f"{path}: {class_name(config)} cannot build its network ({type(error).__name__}: {reason}); "
+                f"fix package {package}, or install the version that trained it"
+            ) from error
+        if not isinstance(error, BUILD_ERRORS):
+            raise
+        raise MaskcastError(f"{path}: its config is invalid ({reason}); train or fetch it again") from None
 
 
 class _AllocationLimit(TorchFunctionMode):

@@ -79,7 +79,7 @@ def finetuning(
 
     from maskcast.data.clip_store.labelled_frames import labelled_frames
     from maskcast.inference.forecast import masker_for, open_stores
-    from maskcast.models.forecasting.table import adapt_forecaster
+    from maskcast.models.forecasting.table import adapt_forecaster, config_of
     from maskcast.training.tasks.forecasting import ForecastTask
 
     store, generated = open_stores(clips, masks, params.label_map)
@@ -99,6 +99,7 @@ def finetuning(
         )
     task = ForecastTask(
         model,
+        config_of(description),
         params,
         clips=store,
         masks=generated,

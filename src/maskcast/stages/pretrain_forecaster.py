@@ -95,6 +95,7 @@ def pretraining(
     model.prepare(source, [source.get(clip.id) for clip in train])
     task = ForecastTask(
         model,
+        params.model,
         params,
         clips=store,
         masks=known,

@@ -123,6 +123,9 @@ class _Trial(Task):
     def end_step(self, step: int) -> None:
         self._task.end_step(step)
 
+    def check_rebuilt(self) -> None:
+        self._task.check_rebuilt()
+
     def improves_on_start(self) -> bool:
         return self._task.improves_on_start()
 

@@ -55,11 +55,13 @@ class EmaModel(nn.Module, Generic[M]):
         assert self.decay is not None
         share = 1 - min(self.decay, (1 + steps) / (10 + steps))
         mean, now = self.average.state_dict(), self.live.state_dict()
-        moving = [name for name, tensor in mean.items() if tensor.is_floating_point()]
+        # a weight that is used twice has two names, but moves once
+        moving = list({t.data_ptr(): name for name, t in mean.items() if t.is_floating_point()}.values())
         # one call for all tensors: on a GPU a launch for each would take longer than the work itself
         torch._foreach_lerp_([mean[name] for name in moving], [now[name] for name in moving], share)
-        for name in mean.keys() - set(moving):
-            mean[name].copy_(now[name])
+        for name, tensor in mean.items():
+            if not tensor.is_floating_point():
+                tensor.copy_(now[name])
 
 
 class BetterModel(EmaModel[M]):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from maskcast.errors import MaskcastError
 from maskcast.progress import report, say
 from maskcast.training.schedule import Schedule
 from maskcast.training.step_metrics import divergence_error, start_error
@@ -52,6 +53,7 @@ class Progress:
             self.best_weights = weights_of(task.model)
             if not all(tensor.isfinite().all() for tensor in self.best_weights.values()):
                 raise divergence_error(self.step - 1, "weights that are not finite")
+            task.check_rebuilt()
         elif epoch > max(params.last_phase, -(-task.burn_in_steps // params.steps_per_epoch)):
             self.stale += 1
             self.stopped = 0 < params.patience <= self.stale
@@ -59,6 +61,20 @@ class Progress:
         mark = " (best so far)" if better else " (stopping early)" if self.stopped else unconfirmed
         shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         say(f"epoch {epoch}/{params.total_epochs}: {shown}{mark}")
+
+
+def check_start(model: nn.Module) -> None:
+    """Checks the weights before the first step.
+
+    Raises:
+        MaskcastError: a parameter or buffer has values that are not finite.
+    """
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise MaskcastError(
+                f"model: {name} has values that are not finite before the first step, with which "
+                "a model cannot be loaded; initialise it, or register a constant with persistent=False"
+            )
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import report, say, track
 from maskcast.stopping import Paused, add_stop_location, pause_on_signals
 from maskcast.training.checkpoint import Checkpoints
-from maskcast.training.epochs import Progress, weights_of
+from maskcast.training.epochs import Progress, check_start, weights_of
 from maskcast.training.feeding import BatchLoader
 from maskcast.training.learner import Learner
 from maskcast.training.optimizers import fused, load_state
@@ -86,6 +86,7 @@ def fit(
             f"training.batch_size {params.batch_size} cannot be divided among {world_size()} processes; "
             "choose a multiple"
         )
+    task.check_rebuilt()
     task.model.to(processes.device)
     optimizer = params.make_optimizer(task.model)
     fused(optimizer, processes.device)
@@ -93,6 +94,8 @@ def fit(
         sync_batch_norms(task.model)
     checkpoints = Checkpoints(resume, task.fingerprint)
     run = _resume(checkpoints, task, optimizer, params)
+    if not run.step:
+        check_start(task.model)
     started = time.monotonic() - run.seconds
     learner = Learner(task, params, processes, optimizer, full_steps or params.steps)
 

@@ -58,6 +58,14 @@ class Task(ABC):
     def validate(self) -> dict[str, float]:
         """Returns the scores of ``model`` (in eval mode); processes share the work and get equal scores."""
 
+    def check_rebuilt(self) -> None:
+        """Is called before the first step and when weights are kept, to compare them with a network built anew.
+
+        Raises:
+            MaskcastError: the network, which may be of another package, keeps something outside its weights.
+        """
+        return
+
     def improves_on_start(self) -> bool:
         """Returns whether the model, as last validated, is surely better than the initial weights.
 

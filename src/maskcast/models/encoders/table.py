@@ -59,7 +59,7 @@ def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     description = read_description(folder)
     config = _config(folder, description)
-    encoder = build_within_limit(folder / WEIGHTS, config.build)
+    encoder = build_within_limit(folder / WEIGHTS, config, config.build)
     load_into(encoder, folder, config, "this encoder")
     return encoder.eval(), description
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maskcast.errors import MaskcastError
 from maskcast.models.forecasting.base import Predictor
+from maskcast.plugins import class_name
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -38,7 +39,7 @@ def forecast_with_confidence(model: Predictor, context: Tensor, horizon: int) ->
     method, pair = "forecast_with_confidence", cast(Any, model.forecast_with_confidence(context, horizon))
     if not isinstance(pair, Sequence) or len(pair) != 2:  # a tensor is no Sequence
         raise MaskcastError(
-            f"{_name(model)}.{method} returns {_text(pair)}; return a pair: the masks, and "
+            f"{class_name(model)}.{method} returns {_text(pair)}; return a pair: the masks, and "
             "their confidence or None"
         )
     masks, confidence = pair
@@ -71,13 +72,9 @@ def _as_bytes(model: Predictor, method: str, what: str, context: Tensor, returne
         given, integers = f"values in {least}..{most}", 0 <= least <= most <= 255
     if not integers or returned.shape != shape:
         scale = ", 255 for a certain pixel" if "confidence" in what else ""
-        raise MaskcastError(f"{_name(model)}.{method} returns {what}{given}; return uint8 {shape}{scale}")
+        raise MaskcastError(f"{class_name(model)}.{method} returns {what}{given}; return uint8 {shape}{scale}")
     as_bytes: Tensor = returned.to(torch.uint8)
     return as_bytes
-
-
-def _name(model: Predictor) -> str:
-    return f"{type(model).__module__}.{type(model).__name__}"
 
 
 def _text(returned: object) -> str:

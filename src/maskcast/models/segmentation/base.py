@@ -15,6 +15,8 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.cuda_graphs import tensors_of
 from maskcast.models.encoders.base import padded
+from maskcast.plugins import class_name
+from maskcast.reading import pluralize
 
 State = tuple[Tensor, ...]
 
@@ -110,15 +112,19 @@ class Masker(Segmenter):
         network: maps (N, C, H, W) float to logits (N, K, H, W), for sizes that are multiples of ``multiple``.
         multiple: divisor of height and width; frames are padded with their edge pixels.
         maps: label maps to predict.
+        owner: who made the network, for errors.
     """
 
     fixed_shapes: Sequence[str] = ("network.forward",)
     mirror: bool = False
     """Whether logits in eval mode are averaged over a frame and its mirror image."""
 
-    def __init__(self, network: nn.Module, multiple: int, maps: Sequence[LabelMap]) -> None:
+    def __init__(
+        self, network: nn.Module, multiple: int, maps: Sequence[LabelMap], owner: str = "the masker"
+    ) -> None:
         super().__init__(maps)
         self.network, self.multiple = network.to(memory_format=torch.channels_last), multiple
+        self.owner = owner
 
     def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
         """Returns the logits of each map (channels_last if the network preserves it), and an empty state."""
@@ -129,8 +135,68 @@ class Masker(Segmenter):
         return logits, ()
 
     def _logits(self, frames_BTHWC: Tensor) -> tuple[Tensor, ...]:
-        logits_NKHW = self.network(padded(self.normalised(frames_BTHWC), self.multiple))
+        padded_NCHW = padded(self.normalised(frames_BTHWC), self.multiple)
+        logits_NKHW = self.network(padded_NCHW)
+        if not torch.compiler.is_compiling():  # the sizes of an exported graph are variables
+            expected = (len(padded_NCHW), sum(self.channels), *padded_NCHW.shape[2:])
+            if not isinstance(logits_NKHW, Tensor) or logits_NKHW.shape != expected:
+                raise MaskcastError(
+                    f"{self.owner}: in {'training' if self.training else 'eval'} mode the network returned "
+                    f"{form_of(logits_NKHW)}; return logits of shape {expected}: samples, channels, height, width"
+                )
         return self.cropped(logits_NKHW, frames_BTHWC)
+
+
+def run_segmenter(segmenter: Segmenter, frames_BTHWC: Tensor, state: State = ()) -> tuple[Sequence[Tensor], State]:
+    """Returns the logits of each map, and the state after the frames (see ``Segmenter.forward``).
+
+    Raises:
+        MaskcastError: the segmenter, which may be of another package, returns something else.
+    """
+    returned: Any = segmenter(frames_BTHWC, state)
+    name, is_pair = class_name(segmenter), isinstance(returned, Sequence) and len(returned) == 2
+    if not is_pair or not all(isinstance(x, Sequence) for x in returned):  # a tensor is no Sequence
+        raise MaskcastError(
+            f"{name}.forward must return two tuples: the logits of {pluralize(len(segmenter.maps), 'label map')}, "
+            f"which self.per_map makes, and the state, () if there is none; it returned {form_of(returned)}"
+        )
+    logits, after = returned
+    check_logits(segmenter, frames_BTHWC, logits)
+    clips = len(frames_BTHWC)
+    if not all(isinstance(x, Tensor) and x.ndim and len(x) == clips for x in after):
+        raise MaskcastError(
+            f"{name}.forward returned the state {form_of(after)}; its parts must be tensors with the "
+            f"{pluralize(clips, 'clip')} as their first axis"
+        )
+    if after and not segmenter.stateful:
+        raise MaskcastError(f"{name}.forward returned a state, but stateful is False; set it to True or return ()")
+    return logits, tuple(after)
+
+
+def check_logits(segmenter: Segmenter, frames_BTHWC: Tensor, logits: Sequence[Any]) -> None:
+    """Checks the logits of each map for some frames.
+
+    Raises:
+        MaskcastError: their number, or the shape of one, is wrong.
+    """
+    samples, frames, height, width = frames_BTHWC.shape[:4]
+    expected = [(samples, frames, channels, height, width) for channels in segmenter.channels]
+    shapes = [x.shape if isinstance(x, Tensor) else None for x in logits]
+    if shapes != expected:
+        names = ", ".join(repr(label_map.name) for label_map in segmenter.maps)
+        raise MaskcastError(
+            f"{class_name(segmenter)}.forward returned the logits {form_of(logits)}; expected for {names} "
+            f"{', '.join(map(str, expected))}: samples, frames, channels, height, width"
+        )
+
+
+def form_of(returned: object) -> str:
+    """Returns the shape of a tensor, the parts of a tuple, or the type of anything else, for errors."""
+    if isinstance(returned, Tensor):
+        return f"a tensor {tuple(returned.shape)}"
+    if isinstance(returned, tuple | list):
+        return f"({', '.join(map(form_of, returned))})"
+    return "None" if returned is None else type(returned).__name__
 
 
 def most_probable(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:

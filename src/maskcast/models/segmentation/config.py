@@ -8,7 +8,7 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.encoders.configs import EncoderModelConfig
 from maskcast.params import Params
-from maskcast.plugins import returned_error
+from maskcast.plugins import class_name, returned_error
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -102,4 +102,4 @@ class MaskerModelConfig(SegmenterModelConfig):
             expected = "a pair: the network, a torch module, and the divisor of its input sizes, an int"
             raise returned_error(self, "network", expected, made)
         network, divisor = made
-        return Masker(network, int(divisor), maps)
+        return Masker(network, int(divisor), maps, f"{class_name(self)}.network")

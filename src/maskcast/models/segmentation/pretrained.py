@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maskcast.errors import MaskcastError
-from maskcast.models.base import FORMAT, SHA256
+from maskcast.models.base import FORMAT, SHA256, storable
 from maskcast.models.config import as_text
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
@@ -29,8 +29,7 @@ def save_decoder(folder: Path, segmenter: Segmenter, config: SegmenterModelConfi
     To be called before ``save_encoder``, which writes the sha256 of all weights in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in _decoder(segmenter, config).items()}
-    save_file(state, folder / DECODER, metadata={"format": FORMAT})
+    save_file(storable(_decoder(segmenter, config)), folder / DECODER, metadata={"format": FORMAT})
 
 
 def load_decoder(

@@ -52,7 +52,7 @@ def load_masker(folder: Path) -> tuple[Segmenter, dict[str, Any]]:
         raise MaskcastError(
             f"{folder / 'config.json'}: no classes or label maps ({reason_of(error)}); train the masker again"
         ) from None
-    masker = build_and_load(folder, description, lambda: build_segmenter(config, maps))
+    masker = build_and_load(folder, description, config, lambda: build_segmenter(config, maps))
     if isinstance(masker, Masker):
         masker.mirror = description["meta"].get(MIRROR) is True
     return masker, description

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from maskcast.data.augment.mirror import check_swaps_of_one_map
 from maskcast.data.clip_store.frame_index import in_batches, spread
@@ -26,7 +27,10 @@ from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.base import Forecaster, Predictor
 from maskcast.models.forecasting.baselines import baselines_of
 from maskcast.models.forecasting.batches import Batch, Window
+from maskcast.models.forecasting.table import build_forecaster
+from maskcast.models.rebuilding import check_rebuilt
 from maskcast.models.segmentation.base import Segmenter
+from maskcast.plugins import is_plugin
 from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.seed import rng
@@ -47,6 +51,7 @@ class ForecastTask(Task):
 
     Args:
         model: to train.
+        config: of the model.
         params: of the stage.
         clips: store of frames and true masks.
         masks: store of generated masks.
@@ -67,6 +72,7 @@ class ForecastTask(Task):
     def __init__(
         self,
         model: Forecaster,
+        config: ModelConfig,
         params: ForecastTraining,
         *,
         clips: ClipStore,
@@ -78,7 +84,7 @@ class ForecastTask(Task):
         labelled: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.model, self.params, self.masker, self.fingerprint = model, params, masker, fingerprint
-        self.clips, self.masks = clips, masks
+        self.config, self.clips, self.masks = config, clips, masks
         if not model.input.needs_masker:
             check_consistent_frames(masks, params.context_frames)
         if params.flip and not model.input.needs_masker:
@@ -165,14 +171,33 @@ class ForecastTask(Task):
         """Whether the model, as last validated, is surely better than the initial weights."""
         return self.start_scores_M2 is None or is_significantly_better(self.videos_M2, self.start_scores_M2)
 
+    def check_rebuilt(self) -> None:
+        """Checks what a forecaster of another package is when it is built anew: it forecasts a validation clip."""
+        if not is_plugin(self.config):
+            return
+        setting = self._setting(self.model.eval())
+
+        def forecast(model: nn.Module) -> list[Tensor]:
+            assert isinstance(model, Forecaster)
+            ((_, made),) = forecast_clips(model, setting, self.clips, self.masks, [self.val[:1]])
+            layers = [made.masks, made.confidence, made.frames]
+            return [torch.from_numpy(layer) for layer in layers if layer is not None]
+
+        rebuild = partial(build_forecaster, self.config, self.clips.num_classes)
+        check_rebuilt(self.model, self.config, rebuild, forecast)
+
+    def _setting(self, model: Predictor) -> ForecastSetting:
+        """Returns the settings of the validation's forecasts."""
+        device = device_of(self.model)
+        masker = self.masker.to(device) if self.masker is not None and model.input.needs_masker else None
+        return ForecastSetting(masker, self.params.context_frames, self.params.horizon, device)
+
     def _evaluate(self, model: Predictor) -> tuple[dict[str, float], np.ndarray]:
         """Returns the scores, and the mean ``jaccard`` and ``jaccard_last`` of the clips of each video (M, 2).
 
         If all clips are of one video, each clip counts as a video.
         """
-        params, device = self.params, device_of(self.model)
-        masker = self.masker.to(device) if self.masker is not None and model.input.needs_masker else None
-        setting = ForecastSetting(masker, params.context_frames, params.horizon, device)
+        params, setting = self.params, self._setting(model)
         batches = in_batches(self.val, params.val_batch_size)
         own_batches = [batches[k] for k in rank_indices(len(batches))]
         counts = HorizonCounts(self.clips.num_classes, params.horizon)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.models.segmentation.base import State
+from maskcast.models.segmentation.base import State, check_logits, run_segmenter
 from maskcast.models.segmentation.recurrent import RecurrentSegmenter
 from maskcast.training.step_metrics import Logged
 from maskcast.training.task import ChunkedTask
@@ -27,7 +27,7 @@ class FrameTask(SegmentationTask):
         """Returns the loss of a batch."""
         windows = self._begin(batch, step)
         with self._feature_dropout(batch, windows):
-            logits, _ = self._segment(windows.frames_BTHWC)
+            logits, _ = run_segmenter(self.student, windows.frames_BTHWC)
         losses = self._map_losses(windows.masks, batch, step)
         return self._loss(logits, windows.masks, losses, batch, step)
 
@@ -59,7 +59,7 @@ class WindowTask(SegmentationTask, ChunkedTask):
         state: State = ()
         if self.window.burn_in:
             with torch.no_grad(), dropout():
-                _, state = self._segment(windows.frames_BTHWC[:, : self.window.burn_in], state)
+                _, state = run_segmenter(self.student, windows.frames_BTHWC[:, : self.window.burn_in], state)
             torch.clear_autocast_cache()  # older PyTorch caches weights cast without a gradient
         masks = [masks_BTHW[:, self.window.burn_in :] for masks_BTHW in windows.masks]
         losses = self._map_losses(masks, batch, step)
@@ -72,7 +72,7 @@ class WindowTask(SegmentationTask, ChunkedTask):
             share = (chunk.stop - chunk.start) / self.window.frames
             loss, numbers = self._loss(logits, masks, losses, batch, step, share)
             if without_memory:
-                loss = loss + self.window.alone * self._sum_of_maps(without_memory, masks, losses_alone)
+                loss = loss + self.window.alone * self._sum_of_maps(without_memory, losses_alone)
             state = tuple(each.detach() for each in state)
             yield loss, numbers
 
@@ -81,10 +81,13 @@ class WindowTask(SegmentationTask, ChunkedTask):
     ) -> tuple[Sequence[Tensor], Sequence[Tensor], State]:
         """Returns a chunk's logits, those of its frames without memory (if they are learnt) and the last state."""
         if not self.window.alone:
-            logits, state = self._segment(frames_BTHWC, state)
+            logits, state = run_segmenter(self.student, frames_BTHWC, state)
             return logits, (), state
         assert isinstance(self.student, RecurrentSegmenter)
-        return self.student.with_frames_alone(frames_BTHWC, state)
+        logits, alone, state = self.student.with_frames_alone(frames_BTHWC, state)
+        for each in (logits, alone):
+            check_logits(self.student, frames_BTHWC, each)
+        return logits, alone, state
 
     @property
     def _chunk_starts(self) -> range:

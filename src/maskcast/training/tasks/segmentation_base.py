@@ -18,15 +18,16 @@ from maskcast.data.clip_store.statistics import frame_statistics
 from maskcast.distributed import rank
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
+from maskcast.models.rebuilding import check_rebuilt
 from maskcast.models.segmentation.attributes import fold_parts, share_parts
-from maskcast.models.segmentation.base import Masker, Segmenter, State, logit_channels
+from maskcast.models.segmentation.base import Masker, Segmenter
 from maskcast.models.segmentation.config import LossConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import AlphaLoss, CustomLoss, MaskLoss
 from maskcast.models.segmentation.matte_losses import MatteLoss
+from maskcast.models.segmentation.probing import check_first_state, probe_logits
 from maskcast.models.segmentation.table import build_segmenter
-from maskcast.plugins import returned_error
-from maskcast.reading import pluralize
+from maskcast.plugins import is_plugin, returned_error
 from maskcast.seed import derive
 from maskcast.training.ema import BetterModel, EmaModel
 from maskcast.training.task import Task
@@ -151,6 +152,24 @@ class SegmentationTask(Task):
         if self._parts:
             fold_parts(self.params.model.head_of(self.segmenter))
 
+    def check_rebuilt(self) -> None:
+        """Checks a segmenter of another package: its first state, and what it is when it is built anew."""
+        config = self.params.model
+        if not is_plugin(config):
+            return
+
+        def rebuild() -> Segmenter:
+            again = build_segmenter(config, self.student.maps)
+            if isinstance(again, Masker):
+                again.mirror = self.params.mirror
+            if self._parts:
+                share_parts(config.head_of(again), self.maps)
+            return again
+
+        segmenter = self.segmenter.eval()
+        check_rebuilt(segmenter, config, rebuild, probe_logits)
+        check_first_state(segmenter)
+
     def end_step(self, step: int) -> None:
         """Updates the running average of the weights."""
         if self.averaged is not None:
@@ -184,27 +203,6 @@ class SegmentationTask(Task):
             return nullcontext()
         labelled_share = len(batch.frames_BTHWC) / len(windows.frames_BTHWC)
         return self.semi_supervised.dropout(batch.views.kept, labelled_share)
-
-    def _segment(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[Sequence[Tensor], State]:
-        """Returns the logits of each map, and the state after the frames (see ``Segmenter.forward``).
-
-        Raises:
-            MaskcastError: the network, which may be of another package, returns something else.
-        """
-        returned: Any = self.student(frames_BTHWC, state)
-        is_pair = (
-            isinstance(returned, Sequence)
-            and len(returned) == 2
-            and all(isinstance(x, Sequence) for x in returned)
-        )  # a tensor is no Sequence
-        if not is_pair or len(returned[0]) != len(self.maps):
-            raise MaskcastError(
-                f"train_masker.model: {type(self.student).__name__}.forward must return two tuples: the logits of "
-                f"{pluralize(len(self.maps), 'label map')}, which self.per_map makes, and the state, () if there "
-                "is none"
-            )
-        logits, after = returned
-        return logits, after
 
     def _map_losses(self, masks: Sequence[Tensor], batch: Windows, step: int) -> list[list[MapLoss]]:
         """Returns the losses of each map, given the masks (B, T, H, W) of all frames of the windows.
@@ -253,7 +251,7 @@ class SegmentationTask(Task):
             step: of the training.
             share: of the windows' frames that these are.
         """
-        total = self._sum_of_maps(logits, masks, losses)
+        total = self._sum_of_maps(logits, losses)
         if self.adversary is None:
             return total, {}
         weight = self.params.adversarial_weight(step)
@@ -264,31 +262,11 @@ class SegmentationTask(Task):
         loss, numbers = self.adversary.loss(predicted, truth, weight)
         return total + share * loss, {name: share * value for name, value in numbers.items()}
 
-    def _sum_of_maps(
-        self, logits: Sequence[Tensor], masks: Sequence[Tensor], losses: Sequence[Sequence[MapLoss]]
-    ) -> Tensor:
+    def _sum_of_maps(self, logits: Sequence[Tensor], losses: Sequence[Sequence[MapLoss]]) -> Tensor:
         """Returns the summed losses of all maps, without the adversarial loss (see `_loss`)."""
-        parts = []
-        layers = zip(self.maps, losses, logits, masks, strict=True)
-        for label_map, map_losses, logits_BTKHW, masks_BTHW in layers:
-            self._check_shape(label_map, logits_BTKHW, masks_BTHW)
-            parts += [one.of_next(logits_BTKHW) for one in map_losses]
+        layers = zip(losses, logits, strict=True)
+        parts = [one.of_next(logits_BTKHW) for map_losses, logits_BTKHW in layers for one in map_losses]
         return sum(parts[1:], parts[0])
-
-    def _check_shape(self, label_map: LabelMap, logits_BTKHW: Tensor, masks_BTHW: Tensor) -> None:
-        """Checks the shape of the logits, which a network of another package may get wrong.
-
-        Raises:
-            MaskcastError: the shape is wrong.
-        """
-        (channels,) = logit_channels([label_map])
-        expected = (*masks_BTHW.shape[:2], channels, *masks_BTHW.shape[2:])
-        if logits_BTKHW.shape != expected:
-            config_name, got = type(self.params.model).__name__, tuple(logits_BTKHW.shape)
-            raise MaskcastError(
-                f"train_masker.model: {config_name} returned logits of map {label_map.name!r} of shape {got}; "
-                f"expected {expected}: samples, frames, channels, height, width"
-            )
 
 
 def _criterion(label_map: LabelMap, params: SegmentationTraining, loss: LossConfig) -> nn.Module:
