@@ -12,7 +12,7 @@ from tests.conftest import moving_squares
 from tests.documented import RUN, Command, commands
 from tests.integration.project import Project
 from tests.unit.test_evaluate_coco import content
-from tests.unit.test_forecast_command import write_video
+from tests.videos import encode_frames
 
 from maskcast.__main__ import main
 
@@ -29,7 +29,7 @@ def finished(first_run: Project, tmp_path_factory: pytest.TempPathFactory) -> Pa
     for name in ("my-cluster.yaml", "cluster.yaml"):
         shutil.copy(folder / "pipelines/cluster.yaml", folder / name)
     for name in ("street", "monday", "tuesday", "more-videos/wednesday"):
-        write_video(folder / f"{name}.mp4", moving_squares(1, 60, 64, 96)[0])
+        encode_frames(folder / f"{name}.mp4", moving_squares(1, 60, 64, 96)[0])
     truth, results = content(folder)
     truth.rename(folder / "instances_val2017.json")
     results.rename(folder / "results.json")

@@ -24,7 +24,8 @@ from tests.integration.conftest import S3
 from tests.integration.workshop import NO_BASELINE
 from tests.registered import HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_parts
 from tests.servers import free_ports, wait_for_answer
-from tests.unit.test_forecast_command import enlarged, write_video
+from tests.unit.test_forecast_command import enlarged
+from tests.videos import encode_frames
 
 from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
@@ -261,8 +262,8 @@ def test_maskcast_serves_v2_under_load_and_says_what_is_wrong_with_bad_requests(
 def test_the_batch_command_reads_a_bucket_and_the_registry_and_agrees_with_the_exported_graph(
     registered: Registered, s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_video(tmp_path / "videos" / "one.mp4", enlarged(1, 9))
-    write_video(tmp_path / "videos" / "more" / "two.mp4", enlarged(2, 9))
+    encode_frames(tmp_path / "videos" / "one.mp4", enlarged(1, 9))
+    encode_frames(tmp_path / "videos" / "more" / "two.mp4", enlarged(2, 9))
     put(tmp_path / "videos", f"{s3.uri}/today")
     out = tmp_path / "out"
     words = ["forecast", f"{s3.uri}/today", "--model", "models:/maskcast/1", "--output", str(out), "--stride", "1"]
@@ -286,8 +287,8 @@ def test_videos_of_a_bucket_are_those_that_lie_there_now_whatever_addresses_were
     def names(address: str) -> list[str]:
         return [video.name for video in find_videos([f"{s3.uri}/{address}"], tmp_path / "out")]
 
-    write_video(tmp_path / "videos" / "one.mp4", enlarged(1, 9))
-    write_video(tmp_path / "videos" / "two.mp4", enlarged(2, 9))
+    encode_frames(tmp_path / "videos" / "one.mp4", enlarged(1, 9))
+    encode_frames(tmp_path / "videos" / "two.mp4", enlarged(2, 9))
     put(tmp_path / "videos", f"{s3.uri}/today")
     assert names("today") == ["one", "two"]
     assert names("today/two.mp4") == ["two"]

@@ -17,7 +17,8 @@ from PIL import Image
 from tests import servers, videos
 from tests.conftest import full_disk, moving_squares
 from tests.registered import CLASSES, HEIGHT, WIDTH, write_registered
-from tests.unit.test_forecast_command import enlarged, write_frames, write_video
+from tests.unit.test_forecast_command import enlarged, write_frames
+from tests.videos import encode_frames
 
 import maskcast
 from maskcast.__main__ import main
@@ -57,7 +58,7 @@ def segment(masker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 @pytest.fixture
 def camera(tmp_path: Path) -> Iterator[str]:
     """The address of a camera: a video over HTTP that begins again and again."""
-    write_video(tmp_path / "camera.ts", enlarged(0, 40))
+    encode_frames(tmp_path / "camera.ts", enlarged(0, 40))
     film, over = (tmp_path / "camera.ts").read_bytes(), threading.Event()
 
     class Handler(servers.Handler):
@@ -227,15 +228,15 @@ def test_masks_in_the_size_of_the_video_come_from_interpolated_logits(segment: S
 
 def test_videos_are_masked_one_after_the_other_and_not_twice(segment: Segment, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write_video(tmp_path / f"many/{name}.mp4", enlarged(0, 3))
-    single = write_video(tmp_path / "c.mp4", enlarged(1, 4))
+        encode_frames(tmp_path / f"many/{name}.mp4", enlarged(0, 3))
+    single = encode_frames(tmp_path / "c.mp4", enlarged(1, 4))
     (tmp_path / "many/a.mp4").write_bytes((tmp_path / "many/a.mp4").read_bytes()[:300])
     code, said, err = segment(tmp_path / "many", single)
     assert code == 1 and [line.split(",")[0] for line in said.splitlines()] == ["3 frames", "4 frames"]
     assert "error: a: " in err and "1 of 3 videos failed" in err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b", "c"]
     before = (tmp_path / "out/b/segment.json").stat().st_mtime_ns
-    write_video(tmp_path / "many/a.mp4", enlarged(0, 5))
+    encode_frames(tmp_path / "many/a.mp4", enlarged(0, 5))
     code, said, _ = segment(tmp_path / "many", single)
     lines = said.splitlines()
     assert code == 0 and lines[0].startswith("5 frames, ")
@@ -245,14 +246,14 @@ def test_videos_are_masked_one_after_the_other_and_not_twice(segment: Segment, t
     (tmp_path / "out/b/segment.json").write_text(json.dumps(record | {"revision": 0}))  # of other masks
     code, _, err = segment(single, tmp_path / "many/b.mp4")
     assert code == 1 and f"error: b: {tmp_path / 'out/b'}: already exists (--output); choose a new folder" in err
-    write_video(tmp_path / "many/b.mp4", enlarged(1, 3))  # another video of the same name
+    encode_frames(tmp_path / "many/b.mp4", enlarged(1, 3))  # another video of the same name
     code, _, err = segment(tmp_path / "many", single)
     assert code == 1 and f"error: b: {tmp_path / 'out/b'}: already exists (--output); choose a new folder" in err
 
 
 def test_a_video_that_another_process_masks_is_skipped(segment: Segment, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write_video(tmp_path / f"many/{name}.mp4", enlarged(0, 3))
+        encode_frames(tmp_path / f"many/{name}.mp4", enlarged(0, 3))
     (tmp_path / "out").mkdir()
     with exclusive_lock(tmp_path / "out/a"):
         code, said, _ = segment(tmp_path / "many")
@@ -264,7 +265,7 @@ def test_a_video_that_another_process_masks_is_skipped(segment: Segment, tmp_pat
 
 
 def test_an_output_that_has_lost_a_file_or_a_part_of_one_is_not_done(segment: Segment, tmp_path: Path) -> None:
-    video = write_video(tmp_path / "a.mp4", enlarged(0, 3))
+    video = encode_frames(tmp_path / "a.mp4", enlarged(0, 3))
     assert segment(video)[0] == 0
     out = tmp_path / "out/a"
     (out / ".DS_Store").touch()
@@ -290,7 +291,7 @@ def test_a_file_that_cannot_be_opened_does_not_lose_the_other_videos(segment: Se
     folder = write_frames(tmp_path / "many/a", enlarged(0, 3))
     (folder / "frame1.png").unlink()
     (folder / "frame1.png").mkdir()
-    write_video(tmp_path / "many/b.mp4", enlarged(0, 3))
+    encode_frames(tmp_path / "many/b.mp4", enlarged(0, 3))
     code, said, err = segment(tmp_path / "many")
     assert code == 1 and said.startswith("3 frames, ")
     assert f"error: a: {folder}/frame1.png: cannot be read or written" in err and "1 of 2 videos failed" in err
@@ -372,7 +373,7 @@ def test_backgrounds_cover_the_frame_and_videos_begin_again(segment: Segment, tm
     wide[:, WIDTH : 2 * WIDTH, 1] = 200
     Image.fromarray(wide).save(tmp_path / "wide.png")
     short = [np.full((HEIGHT, WIDTH, 3), level, np.uint8) for level in (0, 120, 240)]
-    write_video(tmp_path / "short.mp4", short)
+    encode_frames(tmp_path / "short.mp4", short)
     for number, (background, expected) in enumerate(
         (
             (tmp_path / "wide.png", [(0, 200, 0)] * 7),
@@ -424,7 +425,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, frames: int, number: int = signal.S
 def test_who_stops_it_hears_where_and_nothing_is_left(
     segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
-    video = write_video(tmp_path / "street.mp4", enlarged(0, 12))
+    video = encode_frames(tmp_path / "street.mp4", enlarged(0, 12))
     stop_at(monkeypatch, 5, number)
     found, said, err = segment(video)
     assert (found, said) == (code, "")
@@ -433,7 +434,7 @@ def test_who_stops_it_hears_where_and_nothing_is_left(
 
 
 def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Path, tmp_path: Path) -> None:
-    video = write_video(tmp_path / "street.mp4", enlarged(0, 12))
+    video = encode_frames(tmp_path / "street.mp4", enlarged(0, 12))
     half, text = tmp_path / "half.mp4", tmp_path / "notes.txt"
     half.write_bytes(video.read_bytes()[:1500])
     text.write_text("no video")
@@ -441,14 +442,14 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
     (tmp_path / "fake.mp4").write_text("no video")
     (tmp_path / "fake.png").write_text("no image")
     (tmp_path / "empty").mkdir()
-    write_video(tmp_path / "two/a.mp4", enlarged(0, 3))
-    write_video(tmp_path / "two/b.mp4", enlarged(0, 3))
+    encode_frames(tmp_path / "two/a.mp4", enlarged(0, 3))
+    encode_frames(tmp_path / "two/b.mp4", enlarged(0, 3))
     sizes = write_frames(tmp_path / "sizes", enlarged(0, 3))
     Image.fromarray(enlarged(0, 1)[0, 2:]).save(sizes / "frame3.png")
     beside = write_frames(tmp_path / "beside", enlarged(0, 2))
     shutil.copy(beside / "frame1.png", beside / "frame1_mask.png")
     plain = write_registered(tmp_path / "plain")
-    cut = write_video(tmp_path / "cut.ts", enlarged(0, 5))
+    cut = encode_frames(tmp_path / "cut.ts", enlarged(0, 5))
     for words, model, told in (
         ([tmp_path / "none.mp4"], masker, "none.mp4: no such video or folder; fix the path"),
         (["/dev/null"], masker, "/dev/null: is a pipe or a device; save the video to a file, and give its path"),
