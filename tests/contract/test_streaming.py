@@ -16,6 +16,7 @@ from tests.unit.test_serving_sessions import ask, connect, server
 
 import maskcast
 from maskcast.__main__ import main
+from maskcast.data.images import RESIZE
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment
 from maskcast.inference.worker import Worker
@@ -96,6 +97,7 @@ def test_every_way_gives_the_same_masks(case: str, tmp_path: Path) -> None:
         graph = tmp_path / form
         assert main(["models", "export", str(masker), "--format", form, "--output", str(graph)]) == 0
         about_it = json.loads((graph / "export.json").read_text())
+        assert about_it["input"]["resize"] == RESIZE
         found = run_frames(graph, frames[None], about_it)
         np.testing.assert_array_equal(found["squares_ids"][0], wanted["squares"])
         assert np.abs(found["matte_opacity"][0].astype(int) - wanted["matte"]).max() <= 1

@@ -1,6 +1,7 @@
 """Where the embedded store of runs is, and what another needs."""
 
 import os
+import queue
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.servers import Handler, Server
 
+from maskcast import progress
 from maskcast.diagnostics.tracking import check_run_storage
 from maskcast.errors import MaskcastError
 from maskcast.runner.mlflow_client import new_client
@@ -111,6 +113,28 @@ def test_a_server_that_does_not_answer_at_once_is_asked_again(monkeypatch: pytes
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
         new_client()
     assert asked == ["/version", "/version"]
+
+
+def test_the_wait_for_a_server_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: queue.Queue[str] = queue.Queue()
+    heard = []
+
+    class Slow(Handler):
+        """Answers only after the user was told."""
+
+        def do_GET(self) -> None:
+            heard.append(said.get(timeout=60))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(MIN_SERVER.encode())
+
+    monkeypatch.setattr(progress, "SLOW_S", 0.01)
+    monkeypatch.setattr(progress, "say", said.put)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "100")
+    with Server(Slow) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        new_client()
+        assert heard == [f"waiting for a response of {server.url}"]
 
 
 def test_the_oldest_server_is_documented() -> None:
