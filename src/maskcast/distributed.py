@@ -95,12 +95,13 @@ def broadcast(x: T) -> T:
 def sync_batch_norms(model: nn.Module) -> None:
     """Makes each BatchNorm of ``model`` compute its statistics over all processes; names and weights stay.
 
-    Children of ``model`` without trainable weights are skipped: an averaged copy computes its own statistics.
+    The ``average`` of ``model``, if it has one, is skipped: an averaged copy computes its own statistics.
     """
+    average, on_gpu = getattr(model, "average", None), any(p.is_cuda for p in model.parameters())
     for name, child in model.named_children():
-        if not any(parameter.requires_grad for parameter in child.parameters()):
+        if child is average:
             continue
-        if next(child.parameters()).device.type == "cuda":
+        if on_gpu:
             # timm converts its own BatchNorms, which contain an activation, as well as torch's
             library: Any = sys.modules.get("timm.layers", nn.SyncBatchNorm)
             setattr(model, name, library.convert_sync_batchnorm(child))
@@ -121,12 +122,16 @@ def _joint_batch_norm(module: Any, x: Tensor) -> Tensor:
     mean = total / count
     centred = wide - mean.view(shape)
     variance = all_sum(centred.square().sum(axes)) / count
-    with torch.no_grad():
-        module.num_batches_tracked += 1
-        module.running_mean.lerp_(mean, module.momentum)
-        module.running_var.lerp_(variance * count / (count - 1), module.momentum)
-    scaled = centred * (variance + module.eps).rsqrt().view(shape)
-    out = (scaled * module.weight.view(shape) + module.bias.view(shape)).to(x.dtype)
+    if module.track_running_stats:
+        with torch.no_grad():
+            module.num_batches_tracked += 1
+            share = 1 / int(module.num_batches_tracked) if module.momentum is None else module.momentum
+            module.running_mean.lerp_(mean.to(module.running_mean.dtype), share)
+            module.running_var.lerp_((variance * count / (count - 1)).to(module.running_var.dtype), share)
+    out = centred * (variance + module.eps).rsqrt().view(shape)
+    if module.affine:
+        out = out * module.weight.view(shape) + module.bias.view(shape)
+    out = out.to(x.dtype)
     return module.act(module.drop(out)) if hasattr(module, "act") else out  # for timm's
 
 

@@ -3,7 +3,7 @@
 Only code of installed packages is imported; a params file or a model's folder cannot make maskcast import more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -72,9 +72,9 @@ def plugins(group: str) -> tuple[EntryPoint, ...]:
     return tuple(sorted(entry_points(group=group), key=lambda point: point.name))
 
 
-def model_packages() -> dict[str, str]:
-    """Returns the installed packages that provide models, with their versions."""
-    distributions = [point.dist for group in MODELS for point in plugins(group)]
+def plugin_packages(groups: Iterable[str] = UNION_MODULES) -> dict[str, str]:
+    """Returns the installed packages with plugins of some groups, with their versions."""
+    distributions = [point.dist for group in groups for point in plugins(group)]
     return {dist.name: dist.version for dist in distributions if dist is not None}
 
 

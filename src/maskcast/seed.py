@@ -1,5 +1,6 @@
 """Seeds: each random draw is a pure function of a seed and a key, so that a killed run can resume exactly."""
 
+import random
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -23,6 +24,16 @@ def rng(seed: int, *key: int) -> np.random.Generator:
 def derive(seed: int, *key: int) -> int:
     """Returns a 63-bit seed for libraries that need one integer; a pure function of ``(seed, *key)``."""
     return int(_sequence(seed, key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed_libraries(seed: int, *key: int) -> None:
+    """Sets the random states of torch, NumPy and Python, which a network may draw from, by ``derive``."""
+    import torch
+
+    derived = derive(seed, *key)
+    torch.manual_seed(derived)
+    np.random.seed(derived % 2**32)
+    random.seed(derived)
 
 
 def _sequence(seed: int, key: tuple[int, ...]) -> np.random.SeedSequence:

@@ -182,6 +182,15 @@ class Returned(Augmentation):
     ("make", "said"),
     [
         (lambda frames, masks: frames, r"Returned\.change returns ndarray; return frames uint8"),
+        (
+            lambda frames, masks: (None, masks),
+            r".* returns \(NoneType, a dict of LabelMap to ndarray, .*\); return frames",
+        ),
+        (lambda frames, masks: (frames, frames), r".* returns \(ndarray, ndarray\); return frames uint8"),
+        (
+            lambda frames, masks: (frames, {"mask": frames}),
+            r".* returns \(ndarray, a dict of str to ndarray\); return",
+        ),
         (lambda frames, masks: None, r"Returned\.change returns NoneType; return frames uint8"),
         (
             lambda frames, masks: (frames, {one: each + 7 for one, each in masks.items()}),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -204,6 +205,10 @@ def test_losses_and_batch_norms_are_exact(exact: dict[str, list[float]], task: s
     one = two_processes.fitted(task)
     assert len(one) == 12
     assert exact[task] == pytest.approx(one, rel=1e-12)
+
+
+def test_a_network_that_skips_weights_in_some_steps_is_told_so(exact: dict[str, Any]) -> None:
+    assert re.match(r"step [12]: the network uses other weights than in the first step", exact["skipping"])
 
 
 def test_torchrun_may_start_the_stage_itself(inputs: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from maskcast.data.augment.frames import AugmentParams
 from maskcast.distributed import all_sum, rank_indices
+from maskcast.errors import MaskcastError
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import MaskLoss
@@ -111,6 +112,32 @@ class Chunked(PlainTask, ChunkedTask):
             memory = memory.detach()
 
 
+class Norms(PlainTask):
+    """The same, and batch norms of each kind directly in the model, whose statistics are part of the loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kinds = ({"affine": False}, {"track_running_stats": False}, {"momentum": None})
+        self.norms = nn.ModuleList(nn.BatchNorm2d(CLASSES, **own) for own in kinds).double()
+        self.model = nn.ModuleList([*self.model, *self.norms])
+
+    def _loss(self, batch: Tensor) -> Tensor:
+        pictures = batch.flatten(0, 1)
+        x = self.masker(pictures[:, None].double() / 255)
+        x = x + sum(norm(x) for norm in self.norms)
+        means = [norm.running_mean.sum() + norm.running_var.sum() for norm in (self.norms[0], self.norms[2])]
+        forecast, _ = self.forecaster.loss(batch[:, :3], batch[:, 3:])
+        return self.criterion(x, pictures) + forecast + sum(means)
+
+
+class Skipping(PlainTask):
+    """A network that skips a layer from the second step on."""
+
+    def loss(self, batch: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
+        loss = self._loss(batch)
+        return (loss, {}) if step == 0 else (self.criterion(self.masker(batch[:, :1].double()), batch[:, 0]), {})
+
+
 def windows(folder: Path) -> WindowTask:
     """Returns the training of a segmenter with state, on windows with a map of classes and one of opacity."""
     window = WindowParams(frames=5, chunk=2, burn_in=1)
@@ -142,13 +169,15 @@ def fitted(task: str) -> list[float]:
     """Returns the loss of every step of a task, with as many processes as there are."""
     kept = Losses()
     with listening(kept), tempfile.TemporaryDirectory() as folder:
-        fit(TASKS[task](Path(folder)), PARAMS, Path(folder, "resume"))
+        made = Skipping() if task == "skipping" else TASKS[task](Path(folder))
+        fit(made, PARAMS, Path(folder, "resume"))
     return kept.values
 
 
 TASKS: dict[str, Callable[[Path], PlainTask | WindowTask | FrameTask]] = {
     "plain": lambda _: PlainTask(),
     "chunked": lambda _: Chunked(),
+    "norms": lambda _: Norms(),
     "windows": windows,
     "taught": taught,
 }
@@ -158,16 +187,19 @@ def fit_as(rank: int, port: int, task: str, file: Path) -> None:
     """Fits a task as one of two processes, whose environment is as torchrun sets it; the first writes losses."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    losses = fitted(task)
+    try:
+        found: list[float] | str = fitted(task)
+    except MaskcastError as error:
+        found = str(error)
     if rank == 0:
-        file.write_text(json.dumps(losses))
+        file.write_text(json.dumps(found))
 
 
 def main(file: Path) -> None:
     """Forks the processes: this one has imported torch, and runs no threads."""
     torch.set_num_threads(1)
     found = {}
-    for task in TASKS:
+    for task in (*TASKS, "skipping"):
         (port,) = free_ports(1)
         both = [get_context("fork").Process(target=fit_as, args=(rank, port, task, file)) for rank in range(2)]
         for process in both:

@@ -3,12 +3,14 @@
 import io
 import math
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests import recorded
@@ -483,6 +485,37 @@ def test_schedule_by_hand() -> None:
     assert params.rate(4) == 1.0
     assert params.rate(12) == pytest.approx(0.6)  # half way between 4 and 20
     assert params.rate(20) == pytest.approx(0.2)  # one step after the last
+
+
+def test_a_rate_that_would_rise_is_refused() -> None:
+    values = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 1, "learning_rate": 1e-4, "min_learning_rate": 1e-3}
+    with pytest.raises(ValueError, match=r"min_learning_rate 0\.001 is above learning_rate 0\.0001"):
+        TrainingParams(**values)
+
+
+def test_a_warm_up_that_never_ends_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = PARAMS.steps
+    for warmup in (steps, steps + 1):
+        fit(Regression(), PARAMS.model_copy(update={"warmup_steps": warmup}), tmp_path / str(warmup))
+        warning = f"warning: training.warmup_steps {warmup} is above the {steps} steps"
+        assert (warning in capsys.readouterr().err) == (warmup > steps)
+
+
+class Drawing(Regression):
+    """Draws from the random states of NumPy and Python, too."""
+
+    def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+        loss, numbers = super().loss(batch, step)
+        return loss * (np.random.rand() + random.random()), numbers
+
+
+def test_random_numbers_of_numpy_and_python_are_those_of_the_step(tmp_path: Path) -> None:
+    found = []
+    for name in ("a", "b"):
+        task = Drawing()
+        fit(task, PARAMS, tmp_path / name)
+        found.append(task.model.state_dict())
+    assert all(torch.equal(weights, found[1][name]) for name, weights in found[0].items())
 
 
 def test_phases_follow_each_other_after_the_warm_up() -> None:

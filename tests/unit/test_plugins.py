@@ -22,7 +22,7 @@ from maskcast import plugins
 from maskcast.data.augment.frames import Augmentation
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.detection.sources.base import DetectionSource
-from maskcast.data.listing_checks import list_clips
+from maskcast.data.listing_checks import check_meta, list_clips
 from maskcast.data.sources.base import SourceConfig
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
@@ -42,6 +42,7 @@ from maskcast.registry.bundle import ForecastDescription, write_bundle
 from maskcast.registry.loading import load_address
 from maskcast.runner.code_digests import module_digests
 from maskcast.runner.fingerprint import fingerprint
+from maskcast.runner.provenance import PLUGINS, run_tags
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.loop import fit
 from maskcast.training.tasks.forecasting import ForecastTask
@@ -198,6 +199,14 @@ def test_a_layout_of_another_package_is_read(install: Install, tmp_path: Path) -
     assert [(clip.id, clip.split) for clip in store.clips] == [("train_0", "train"), ("val_0", "val")]
 
 
+def test_a_meta_that_is_not_json_is_named() -> None:
+    class Layout(SourceConfig):
+        layout: str = "own"
+
+    with pytest.raises(MaskcastError, match=r"Layout: the meta of clip 'a' has 'file', which is not JSON \(Obj"):
+        check_meta(Layout(), {"number": 1, "file": Path("x")}, "clip 'a'")
+
+
 @pytest.mark.parametrize("base", [SourceConfig, DetectionSource])
 def test_a_layout_that_lists_nothing_is_told_what_it_lacks(base: Any, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=rf"^{base.__name__} does not implement listing\(\)$"):
@@ -220,6 +229,8 @@ def test_a_run_of_changed_plugins_is_another_one(install: Install, tmp_path: Pat
     bare = fingerprint(params, clips=tmp_path / "clips")
     site = install({"maskcast.losses": ALL["maskcast.losses"]})
     own = fingerprint(params, clips=tmp_path / "clips")
+    tag = run_tags("train_masker", params, {})[PLUGINS]
+    assert re.fullmatch(r"mynets 1\.2; files [0-9a-f]{16}", tag)
     (site / "mynets/lovasz.py").write_text("# changed")
     assert len({bare, own, fingerprint(params, clips=tmp_path / "clips")}) == 3
 

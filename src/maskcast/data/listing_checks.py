@@ -1,8 +1,10 @@
 """Checks of what a source listed, before any pixels are read."""
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from maskcast.data.clip_store.table import id_hash
 from maskcast.data.sources.base import Listing, SourceConfig
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS, Split
-from maskcast.plugins import checked_return
+from maskcast.plugins import checked_return, class_name
 
 
 def list_clips(source: SourceConfig, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
@@ -22,6 +24,27 @@ def list_clips(source: SourceConfig, raw: Path, *, height: int | None, width: in
     found = source.listing(raw, height=height, width=width, seed=seed)
     listing: Listing = checked_return(source, "listing", Listing, found)
     return listing
+
+
+def check_meta(source: SourceConfig, meta: Mapping[str, Any], place: str) -> None:
+    """Refuses a meta that is not JSON, before the work of preparing clips.
+
+    Args:
+        source: the source that listed it.
+        meta: of a clip or of the listing.
+        place: what it belongs to, for errors.
+
+    Raises:
+        MaskcastError: a value is not JSON; the message names its key.
+    """
+    for key, value in meta.items():
+        try:
+            json.dumps({key: value})
+        except (TypeError, ValueError) as error:
+            raise MaskcastError(
+                f"{class_name(source)}: the meta of {place} has {key!r}, which is not JSON ({error}); "
+                "convert it, e.g. by str"
+            ) from None
 
 
 def check_ids(listing: Listing) -> None:

@@ -25,7 +25,7 @@ import yaml
 
 from maskcast import __version__
 from maskcast.errors import MaskcastError
-from maskcast.plugins import model_packages
+from maskcast.plugins import MODELS, plugin_packages
 from maskcast.reading import parsing, read_yaml
 from maskcast.registry.bundle import Description, Kind, read_bundle, write_bundle
 from maskcast.registry.card import model_card
@@ -131,7 +131,7 @@ def _pins() -> list[str]:
     for name in REQUIREMENTS:
         with suppress(PackageNotFoundError):
             pins.append(f"{name}=={version(name).partition('+')[0]}")
-    return pins + [f"{name}=={number}" for name, number in model_packages().items()]
+    return pins + [f"{name}=={number}" for name, number in plugin_packages(MODELS).items()]
 
 
 def load_artifact(folder: Path, digest: str) -> tuple[Model, Description]:

@@ -15,7 +15,12 @@ def fingerprint(params: BaseModel, **inputs: Path | None) -> str:
     """
     digests = {name: digest_tree(path) for name, path in inputs.items() if path is not None}
     parts = {"params": params.model_dump(mode="json")} | digests
-    files = {place: path for module in UNION_MODULES.values() for place, path in plugin_files(module).items()}
-    if files:
-        parts["plugins"] = {place: sha256_of(path) for place, path in files.items()}
+    if digests := plugin_digests():
+        parts["plugins"] = digests
     return digest_json(parts)
+
+
+def plugin_digests() -> dict[str, str]:
+    """Returns the sha256 of each Python file of the packages with plugins."""
+    files = {place: path for module in UNION_MODULES.values() for place, path in plugin_files(module).items()}
+    return {place: sha256_of(path) for place, path in files.items()}

@@ -14,12 +14,15 @@ from maskcast.digest import DATA_HASH, DVC_HASH, digest_json, digest_tree, is_cl
 from maskcast.errors import MaskcastError
 from maskcast.installation import CLONE, git, version_and_commit
 from maskcast.params import flatten, params_hash
+from maskcast.plugins import plugin_packages
 from maskcast.reading import pluralize
 from maskcast.redaction import redacted
 from maskcast.runner.dvc_lock import dvc_hashes, locked_stages, params_of_data
+from maskcast.runner.fingerprint import plugin_digests
 from maskcast.runner.stage import running_name
 
 CODE = "maskcast.code"  # tag of a run: version and commit of maskcast, if it did not run in a clone of it
+PLUGINS = "maskcast.plugins"  # tag of a run: packages with plugins, their versions and a digest of their files
 OUTPUTS = "maskcast.outputs"  # tag of a run: the digests of its outputs, as JSON
 CHANGED = "maskcast.inputs_changed"  # tag of a run: the inputs that were replaced while it ran
 REGISTERED = "maskcast.registered."  # prefix of tags of a run: model and version of inputs from the registry
@@ -137,6 +140,9 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
         # JSON has no dates, which YAML has.
         **{f"{DATA_PARAMS}{k}": json.dumps(v, default=str) for k, v in params_of_data(locked, inputs).items()},
     }
+    if digests := plugin_digests():
+        packages = [f"{name} {version}" for name, version in plugin_packages().items()]
+        tags[PLUGINS] = f"{', '.join(packages)}; files {digest_json(digests, 16)}"
     if not Path.cwd().is_relative_to(CLONE):
         tags[CODE] = version_and_commit()
     return {name: redacted(value)[:MAX_TAG] for name, value in tags.items()}

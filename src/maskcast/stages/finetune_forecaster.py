@@ -9,7 +9,7 @@ from maskcast.progress import say
 from maskcast.runner.fingerprint import fingerprint
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
-from maskcast.seed import derive
+from maskcast.seed import seed_libraries
 from maskcast.training.tasks.forecasting_params import ForecastTraining
 
 if TYPE_CHECKING:
@@ -75,15 +75,13 @@ def finetuning(
     clips: Path, masks: Path, masker: Path, pretrained: Path, params: FinetuneForecaster
 ) -> "tuple[ForecastTask, dict[str, Any], int]":
     """Returns the training task, the pretrained forecaster's description, and the number of training clips."""
-    import torch
-
     from maskcast.data.clip_store.labelled_frames import labelled_frames
     from maskcast.inference.forecast import masker_for, open_stores
     from maskcast.models.forecasting.table import adapt_forecaster, config_of
     from maskcast.training.tasks.forecasting import ForecastTask
 
     store, generated = open_stores(clips, masks, params.label_map)
-    torch.manual_seed(derive(params.training.seed))
+    seed_libraries(params.training.seed)
     model, description, reinitialized = adapt_forecaster(pretrained, store.num_classes)
     if reinitialized:
         say(

@@ -15,7 +15,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.compositing import ALPHA, BACKGROUNDS
 from maskcast.data.left_out import LeftOut
-from maskcast.data.listing_checks import check_ids, check_splits, list_clips, skip_reasons
+from maskcast.data.listing_checks import check_ids, check_meta, check_splits, list_clips, skip_reasons
 from maskcast.data.loading import frame_size, load_all, only_readable
 from maskcast.data.mirror_swaps import side_warnings, sides_of_maps
 from maskcast.data.shared_frames import SharedFrames, frame_hashes
@@ -93,6 +93,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     if is_dry_run():
         _keep_few(listing)
     warnings = [*listing.warnings, *_side_warnings(listing)]
+    check_meta(params.source, listing.meta, "the listing")
     meta = {**listing.meta, "layout": params.source.layout}
     size = None if params.height is None or params.width is None else (params.height, params.width)
     unreadable: list[tuple[str, str]] = []
@@ -117,6 +118,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
             ceilings.add(round_trips)
             resized_masks = resized_masks or arrays.mask_note(clip.id)
+            check_meta(params.source, clip.meta, f"clip {clip.id!r}")
             clip_meta = clip.meta | survey.add(clip, arrays, aspect)
             writer.add(
                 clip.id,

@@ -13,7 +13,7 @@ from maskcast.reading import pluralize
 from maskcast.runner.fingerprint import fingerprint
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
-from maskcast.seed import derive
+from maskcast.seed import seed_libraries
 from maskcast.training.tasks.forecasting_params import ForecastTraining
 
 if TYPE_CHECKING:
@@ -76,8 +76,6 @@ def pretraining(
     clips: Path, masks: Path, masker: Path, params: PretrainForecaster
 ) -> "tuple[ForecastTask, dict[str, float]]":
     """Returns the training task, and the numbers of training clips and of clips left out."""
-    import torch
-
     from maskcast.inference.forecast import masker_for, open_stores
     from maskcast.models.forecasting.table import build_forecaster
     from maskcast.training.tasks.forecasting import ForecastTask
@@ -85,7 +83,7 @@ def pretraining(
 
     store, generated = open_stores(clips, masks, params.label_map)
     train, left_out = _confident(generated, store, params.min_confidence)
-    torch.manual_seed(derive(params.training.seed))
+    seed_libraries(params.training.seed)
     model = build_forecaster(params.model, store.num_classes)
     model.reset_to_constant_velocity()  # a better start than objects at rest
     known = KnownMasks(generated, store)

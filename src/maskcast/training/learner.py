@@ -12,7 +12,7 @@ from maskcast.distributed import average_gradients
 from maskcast.errors import MaskcastError
 from maskcast.models.cuda_graphs import GraphedCallable, Shapes, shapes_of
 from maskcast.progress import say
-from maskcast.seed import derive
+from maskcast.seed import seed_libraries
 from maskcast.training.compiling import compile_methods
 from maskcast.training.out_of_memory import GpuMemory, estimate_batch_size, take_samples
 from maskcast.training.processes import Processes
@@ -113,7 +113,7 @@ class Learner:
     def _compute_gradients(self, batch: Any) -> tuple[Tensor, Logged] | None:
         """Computes gradients; returns loss and numbers to log, or None if memory ran out."""
         self.compiled.on()
-        torch.manual_seed(derive(self._params.seed, self._step))
+        seed_libraries(self._params.seed, self._step)
         copies = self._copies_of_state() if self._may_repeat(batch) else []
         try:
             result = self._gradients(batch) if self._recorded is None else self._recorded(batch)
@@ -124,6 +124,12 @@ class Learner:
         except Exception as error:
             out_of_memory = False
             if not self.compiled.fall_back(error):
+                if self._processes.multi_process and "finished reduction" in str(error):  # a message of DDP
+                    raise MaskcastError(
+                        f"step {self._step}: the network uses other weights than in the first step, which "
+                        "training with several processes does not support; use all in each step, and multiply by "
+                        "0 what a step skips, or train with one process"
+                    ) from error
                 raise
         self._optimizer.zero_grad(set_to_none=True)
         for tensor, copied in zip(self._state, copies, strict=False):  # no copies if there is no memory for them

@@ -110,6 +110,11 @@ def fit(
         return f" at epoch {run.step // params.steps_per_epoch + 1} of {params.total_epochs}"
 
     limit_s = None if params.time_limit is None else 60 * params.time_limit
+    if params.warmup_steps > (whole := full_steps or params.steps):
+        say(
+            f"warning: training.warmup_steps {params.warmup_steps} is above the {whole} steps of the training, "
+            "which never reaches its learning rate; lower it"
+        )
     with add_stop_location(position), processes.arithmetic(), pause_on_signals(limit_s) as pause_requested:
         if run.step:  # from here on signals pause it, so it may now say that it runs
             say(f"resuming at step {run.step} of {params.steps}")

@@ -120,6 +120,14 @@ class CosineSchedule(Schedule):
     lowest rate as the one before (triangular2 of Smith 2017, arXiv 1506.01186). A warm-up replaces the first rise.
     null uses cosine decay."""
 
+    @model_validator(mode="after")
+    def _falling(self) -> Self:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate {self.min_learning_rate:g} is above learning_rate {self.learning_rate:g}"
+            )
+        return self
+
     @property
     def total_epochs(self) -> int:
         """Epochs at most."""

@@ -150,9 +150,15 @@ def augment(
     if type(params).change is Augmentation.change:
         return frames_THWC, warped
     changed: Any = params.change(frames_THWC, warped, random)
-    is_pair = isinstance(changed, tuple) and len(changed) == 2
-    actual = _layer_shapes(*changed) if is_pair else type(changed).__name__
     place = f"train_masker.augment: {type(params).__name__}.change returns"
+    is_sample = (
+        isinstance(changed, tuple)
+        and len(changed) == 2
+        and isinstance(changed[1], Mapping)
+        and all(isinstance(label_map, LabelMap) for label_map in changed[1])
+        and all(isinstance(layer, np.ndarray) for layer in (changed[0], *changed[1].values()))
+    )
+    actual = _layer_shapes(*changed) if is_sample else _types(changed)
     if actual != expected:
         raise MaskcastError(f"{place} {actual}; return {expected}")
     for label_map, masks_THW in changed[1].items():
@@ -163,6 +169,16 @@ def augment(
                 f"{label_map.num_classes}, or {IGNORE} for no label"
             )
     return changed
+
+
+def _types(value: object) -> str:
+    """Returns the type of a value, of tuples and dicts with those of their parts."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_types, value))})"
+    if isinstance(value, dict):
+        parts = [f"{_types(key)} to {_types(each)}" for key, each in value.items()]
+        return f"a dict of {', '.join(parts) or 'nothing'}"
+    return type(value).__name__
 
 
 def _layer_shapes(frames_THWC: np.ndarray, masks: Mapping[LabelMap, np.ndarray]) -> str:

@@ -75,6 +75,11 @@ class Siamese(nn.Module):
         self.encoder, self.head, self.momentum, self.sub_batches = encoder, head, momentum, sub_batches
         self.target = deepcopy(nn.ModuleList([encoder, head])).requires_grad_(False)
 
+    @property
+    def average(self) -> nn.Module:
+        """The momentum copy, whose batch norms keep to this process (``maskcast.distributed``)."""
+        return self.target
+
     def loss(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the whole batch, and numbers to log.
 

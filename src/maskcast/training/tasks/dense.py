@@ -20,7 +20,7 @@ from maskcast.models.encoders.dense import PretextSample, pretext_sample, sums
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.table import build_segmenter
-from maskcast.seed import derive, rng
+from maskcast.seed import rng, seed_libraries
 from maskcast.training.feeding import to_device
 from maskcast.training.task import Task
 from maskcast.training.tasks.encoder_params import EncoderTraining
@@ -49,7 +49,7 @@ class DenseTask(Task):
     ) -> None:
         self.frames, self.params, self.method, self.fingerprint = frames, params, method, fingerprint
         self._network = network
-        torch.manual_seed(derive(params.training.seed))
+        seed_libraries(params.training.seed)
         self.segmenter = build_segmenter(network, (COLOURS,))
         if (pretrained := network.load_pretrained(self.segmenter)) is not None:
             self.fingerprint = pretrained.renamed(fingerprint)

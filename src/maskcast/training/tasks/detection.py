@@ -24,7 +24,7 @@ from maskcast.evaluation.coco.evaluator import evaluate
 from maskcast.evaluation.coco.files import read_truth
 from maskcast.inference.detect import detect
 from maskcast.models.detection.base import Detector
-from maskcast.seed import derive, rng
+from maskcast.seed import rng, seed_libraries
 from maskcast.training.ema import EmaModel
 from maskcast.training.task import Task
 from maskcast.training.tasks.detection_params import DetectorTraining, UnlabeledParams
@@ -70,7 +70,7 @@ class DetectorTask(Task):
             self.burn_in_steps = params.unlabeled.burn_in_steps
         self._swapped_K = swapped_ids(data.classes, data.mirror_swaps)
         self._sampler = ImageSampler(self.train, data.num_classes, params.repeat_threshold)
-        torch.manual_seed(derive(params.training.seed))
+        seed_libraries(params.training.seed)
         detector = params.model.build(data.num_classes)
         self.pretrained = params.model.start_from(detector, encoder)
         if self.pretrained is not None:
@@ -135,7 +135,7 @@ class DetectorTask(Task):
         With several processes, each draws proposals for its own images; the loss is the mean over the processes.
         """
         if rank():
-            torch.manual_seed(derive(self.params.training.seed, step, rank()))
+            seed_libraries(self.params.training.seed, step, rank())
         student = self.averaged.live
         losses = student.losses(batch["images"], batch["boxes"], batch["labels"])
         total = torch.stack(list(losses.values())).sum()

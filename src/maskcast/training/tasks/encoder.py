@@ -17,7 +17,7 @@ from maskcast.distributed import rank_indices
 from maskcast.errors import MaskcastError
 from maskcast.models.encoders.configs import SiameseConfig
 from maskcast.models.encoders.siamese import Normalised, Views
-from maskcast.seed import derive, rng
+from maskcast.seed import rng, seed_libraries
 from maskcast.training.task import Task
 from maskcast.training.tasks.encoder_params import EncoderTraining
 
@@ -39,7 +39,7 @@ class EncoderTask(Task):
     def __init__(self, frames: Frames, params: EncoderTraining, method: SiameseConfig, fingerprint: str) -> None:
         self.frames, self.params, self.method, self.fingerprint = frames, params, method, fingerprint
         method.check(params.training.batch_size, len(frames))
-        torch.manual_seed(derive(params.training.seed))
+        seed_libraries(params.training.seed)
         encoder = params.model.build()
         some = map(frames.frame, evenly_spaced(len(frames), MOST_FRAMES))
         mean, std = map(torch.from_numpy, colour_statistics(some))

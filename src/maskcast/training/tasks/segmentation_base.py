@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from maskcast.data.clip_store.reader import ClipStore
@@ -28,7 +27,7 @@ from maskcast.models.segmentation.matte_losses import MatteLoss
 from maskcast.models.segmentation.probing import check_first_state, probe_logits
 from maskcast.models.segmentation.table import build_segmenter
 from maskcast.plugins import is_plugin, returned_error
-from maskcast.seed import derive
+from maskcast.seed import seed_libraries
 from maskcast.training.ema import BetterModel, EmaModel
 from maskcast.training.task import Task
 from maskcast.training.tasks.segmentation_adversarial import Adversary
@@ -75,7 +74,7 @@ class SegmentationTask(Task):
         self.maps = chosen_maps(store, params.maps)
         self.windows = LabelledWindows(store, self.maps, params, generated)
         self.validation = Validation(store, self.maps, params)
-        torch.manual_seed(derive(params.training.seed))
+        seed_libraries(params.training.seed)
         self.student = build_segmenter(params.model, [replace(one, attributes={}) for one in self.maps])
         if self.student.stateful != params.model.stateful:
             config_name, network = type(params.model).__name__, type(self.student).__name__
@@ -192,7 +191,7 @@ class SegmentationTask(Task):
     def _begin(self, batch: Windows, step: int) -> Windows:
         """Returns the student's samples of this step, labelled ones first."""
         if rank():  # else each process would draw the same dropout
-            torch.manual_seed(derive(self.params.training.seed, step, rank()))
+            seed_libraries(self.params.training.seed, step, rank())
         if self.semi_supervised is None or batch.views is None:
             return batch
         return self.semi_supervised.student_batch(batch, batch.views)
