@@ -14,9 +14,7 @@ from maskcast.models.base import storable
 from maskcast.params import Params
 from maskcast.plugins import class_name
 
-TOLERANCE = (
-    1e-3  # greatest mean difference, relative to the mean of the outputs: a GPU may add up in another order
-)
+TOLERANCE = 1e-3  # mean difference relative to the mean output, for sums in another order on a GPU
 REMEDY = (
     "keep modules in attributes, nn.ModuleList or nn.ModuleDict, and tensors and numbers that training changes in "
     "persistent buffers"
