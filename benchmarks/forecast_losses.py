@@ -21,6 +21,7 @@ import torch
 from _common import positive_int, print_table
 from maskcast.data.sources.clevrer import read_motion
 from maskcast.errors import MaskcastError, one_line_errors
+from maskcast.models.forecasting import checked
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
 from maskcast.models.forecasting.rigid_body import RigidBody
@@ -191,7 +192,7 @@ def main() -> None:
         for oracle in informed.values():
             oracle.world = world
         for name, predictor in predictors.items():
-            forecast_HW = predictor.forecast(context, horizon)[0, -1].numpy()
+            forecast_HW = checked.forecast(predictor, context, horizon)[0, -1].numpy()
             for k, case in found.items():
                 here, there = world.masks_THW[-1] == k, forecast_HW == k
                 missed[name, case, k] += int((here ^ there).sum())

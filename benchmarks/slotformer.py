@@ -27,6 +27,7 @@ from _common import positive_int, print_table
 from forecast_losses import motions
 from maskcast.data.images import resize_masks
 from maskcast.errors import MaskcastError, one_line_errors
+from maskcast.models.forecasting import checked
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
 from maskcast.models.forecasting.rigid_body import RigidBody
@@ -59,7 +60,8 @@ def matched_iou(truth_HW: np.ndarray, found_HW: np.ndarray) -> float:
 
 def score(predictor: Predictor, window_THW: np.ndarray) -> np.ndarray:
     """Returns the score of each forecast frame, (42,)."""
-    found_hHW = predictor.forecast(torch.from_numpy(window_THW[None, :SEEN].copy()), FORECAST)[0].numpy()
+    context_BTHW = torch.from_numpy(window_THW[None, :SEEN].copy())
+    found_hHW = checked.forecast(predictor, context_BTHW, FORECAST)[0].numpy()
     pairs = zip(*(resize_masks(each, SIZE, SIZE) for each in (window_THW[SEEN:], found_hHW)), strict=True)
     return np.array([matched_iou(*pair) for pair in pairs])
 

@@ -25,6 +25,7 @@ from maskcast.errors import one_line_errors
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, concatenate, figure, table
+from maskcast.models.forecasting import checked
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.rigid_body import RigidBody
 from maskcast.models.forecasting.table import load_forecaster
@@ -58,7 +59,7 @@ def forecast(world: World, predictors: dict[str, Predictor], seen: int) -> Windo
     for name, predictor in predictors.items():
         if isinstance(predictor, Informed):
             predictor.world = world
-        found[name] = predictor.forecast(context, horizon)[0].numpy()
+        found[name] = checked.forecast(predictor, context, horizon)[0].numpy()
     matrix = confusion(world.masks_THW[-1], found[OWN][-1], len(CLASSES))
     return Window(macro_jaccard(matrix, absent="omit"), world, found)
 

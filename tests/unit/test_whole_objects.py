@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.dry_run_notes import MAX_STEPS, NOTES_FILE
 from maskcast.labels import IGNORE, single_map
 from maskcast.models.base import save_model
+from maskcast.models.forecasting.base import Forecaster
 from maskcast.models.forecasting.batches import TrackBatch, Window
 from maskcast.models.forecasting.configs import ConvLSTMConfig, ForecasterConfig, ObjectsConfig
 from maskcast.models.forecasting.mask_forecaster import MaskForecaster
@@ -55,6 +57,20 @@ def random_clips(count: int, random: np.random.Generator) -> list[np.ndarray]:
         tops, lefts = random.integers(3, 35, (4, 2)), random.integers([3, 35], [18, 50], (4, 2))
         clips.append(np.stack([picture((1, a, x), (2, b, y)) for (a, b), (x, y) in zip(tops, lefts, strict=True)]))
     return clips
+
+
+def exported(model: Forecaster, context_BTHW: torch.Tensor, horizon: int) -> Any:
+    """Returns the forecast of a model as torch.export traces it."""
+
+    class Graph(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = model
+
+        def forward(self, masks: torch.Tensor) -> torch.Tensor:
+            return self.network.forecast(masks, horizon)
+
+    return torch.export.export(Graph(), (context_BTHW,)).module()(context_BTHW)
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +199,10 @@ def test_the_forecaster_completes_alike_in_training_and_at_work_and_on_disk(
         for one in (model, plain)
     ]
     assert columns[0] == pytest.approx(12, abs=1.01) and columns[1] < 11  # in truth it ends at column 12
+    with torch.no_grad():
+        filled = model.forecast(entering[:, :3], 9)
+    assert torch.equal(model.forecast(entering[:, :3], 9), filled)  # whether or not gradients are on
+    assert torch.equal(exported(model, entering[:, :3], 9), filled)
     save_model(folder / "model", model, config, num_classes=5, meta={})
     same, _, anew = adapt_forecaster(folder / "model", 5)
     assert not anew and torch.equal(same.forecast(entering, 4), model.forecast(entering, 4))

@@ -188,7 +188,7 @@ class MaskForecaster(Forecaster):
         horizon, device = target_BhHW.shape[1], target_BhHW.device
         context_BTHW = known(context_BTHW)
         with fixed_shapes(device):
-            scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
+            scene = observe(context_BTHW, self.num_classes, self.motion, horizon, fill=False)
             states = self._run(scene, context_BTHW, horizon)
             labelled_h = None
             if not self.feedback and self.pixels.steps < horizon:  # else all steps are taken, labelled or not

@@ -6,7 +6,6 @@ Shapes: B clips, T context frames, R of them that are recent, h horizon, N objec
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from maskcast.models.arithmetic import without_autocast
@@ -46,13 +45,20 @@ class Scene:
 
 
 def observe(
-    context_BTHW: Tensor, num_classes: int, motion: ObjectMotion | None, horizon: int, seed: int | None = None
+    context_BTHW: Tensor,
+    num_classes: int,
+    motion: ObjectMotion | None,
+    horizon: int,
+    seed: int | None = None,
+    *,
+    fill: bool = True,
 ) -> Scene:
     """Makes the scene from (B, T, H, W) masks without unknown pixels.
 
     With ``motion``, the scene includes objects that are hidden in the last frame but were seen in a recent one.
     Without it, the scene has the objects of the last mask, which do not move. With ``seed``, trajectories are
-    drawn at random (``futures``). Completed objects are filled if no gradients are needed.
+    drawn at random (``futures``). With ``fill``, completed objects are filled; a loss does without, because shapes
+    are not learned.
     """
     recent_BRHW = context_BTHW[:, -1:] if motion is None else context_BTHW[:, -PAST - 1 :]
     object_BN = find_objects(recent_BRHW, num_classes)
@@ -68,6 +74,6 @@ def observe(
         else:
             trajectory = future(motion, object_BN, tracks, horizon, seed)
     seen = tracks.latest(recent_BRHW.shape[1]).last_observation()
-    if seen.doubt_BN2 is not None and not torch.is_grad_enabled():  # shapes are not learned
+    if fill and seen.doubt_BN2 is not None:
         seen = replace(seen, margin=round(MARGIN * context_BTHW.shape[2]))
     return Scene(recent_BRHW, object_BN, seen, trajectory)
