@@ -32,6 +32,7 @@ from maskcast.models.base import save_model
 from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.base import Forecaster
 from maskcast.models.forecasting.table import build_forecaster, load_forecaster
+from maskcast.models.rebuilding import differ
 from maskcast.models.segmentation.config import LossConfig, MaskerModelConfig, SegmenterModelConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker
@@ -672,6 +673,31 @@ def test_a_loss_of_one_number_is_taken_in_any_pair(made: Any) -> None:
     assert loss.shape == () and loss == 1 and terms == {}
 
 
+def test_terms_of_a_loss_are_logged_as_numbers_without_a_gradient() -> None:
+    weight = torch.ones(1, requires_grad=True)
+    given = {"a": weight * 2, "b": np.float32(3), "c": 4}
+    task = ForecastTask.__new__(ForecastTask)
+    task.model = Future(lambda context: (weight.sum(), given))
+    _, terms = task.loss((torch.zeros(1), torch.zeros(1)), 0)
+    assert isinstance(terms["a"], torch.Tensor) and terms["a"].shape == () and not terms["a"].requires_grad
+    assert {name: float(value) for name, value in terms.items()} == {"a": 2, "b": 3, "c": 4}
+
+
+@pytest.mark.parametrize(
+    ("made", "remade", "expected"),
+    [
+        ([1.0, 2.0], [1.0, 2.0005], False),
+        ([1.0, 2.0], [1.0, 2.1], True),
+        ([1.0, 2.0], [1.0, 2.0, 3.0], True),
+        ([1.0, 2.0], [1.0, float("nan")], True),
+        ([1.0, float("-inf")], [1.0, float("-inf")], False),  # a class that a network excludes
+        ([1.0, float("-inf")], [2.0, float("-inf")], True),
+    ],
+)
+def test_results_differ_by_more_than_rounding(made: list[float], remade: list[float], expected: bool) -> None:
+    assert differ(torch.tensor(made), torch.tensor(remade)) is expected
+
+
 @pytest.mark.parametrize(
     ("terms", "said"),
     [
@@ -684,7 +710,9 @@ def test_a_loss_of_one_number_is_taken_in_any_pair(made: Any) -> None:
 def test_terms_of_a_loss_that_are_no_numbers_or_hide_those_of_the_step_are_told(terms: Any, said: str) -> None:
     task = ForecastTask.__new__(ForecastTask)
     task.model = Future(lambda context: (torch.ones(()), terms))
-    with pytest.raises(MaskcastError, match=rf"^Future\.loss returns {said}; terms are numbers .* learning_rate$"):
+    with pytest.raises(
+        MaskcastError, match=rf"^\S+\.Future\.loss returns {said}; terms are numbers .* learning_rate$"
+    ):
         task.loss((torch.zeros(1), torch.zeros(1)), 0)
 
 
@@ -693,6 +721,6 @@ def test_a_forecaster_whose_loss_is_of_another_form_is_told_so(made: Any) -> Non
     task = ForecastTask.__new__(ForecastTask)
     task.model = Future(lambda context: made)
     with pytest.raises(
-        MaskcastError, match=r"^Future\.loss must return a pair: the loss, a tensor of one number, and"
+        MaskcastError, match=r"^\S+\.Future\.loss must return a pair: the loss, a tensor of one number, and"
     ):
         task.loss((torch.zeros(1), torch.zeros(1)), 0)

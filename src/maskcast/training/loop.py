@@ -1,9 +1,9 @@
 """The training loop: steps, validations, checkpoints and exact resume.
 
-The samples of a step are a pure function of (seed, step), and torch's random state is set from (seed, step) before
-each loss. So weights, optimiser, step and the best weights so far are the whole state of a run. A run that is
-killed and started again ends with the weights of an uninterrupted one: bit for bit on the CPU with one thread, and
-on one GPU with deterministic kernels.
+The samples of a step are a pure function of (seed, step), and the random states of torch, NumPy and Python are set
+from (seed, step) before each loss. So weights, optimiser, step and the best weights so far are the whole state of
+a run. A run that is killed and started again ends with the weights of an uninterrupted one: bit for bit on the CPU
+with one thread, and on one GPU with deterministic kernels.
 
 A task whose samples are too long for one backward pass gives the loss of its batch in chunks (truncated
 back-propagation through time). The gradients of all chunks add up to one optimiser step.
@@ -86,8 +86,8 @@ def fit(
             f"training.batch_size {params.batch_size} cannot be divided among {world_size()} processes; "
             "choose a multiple"
         )
-    task.check_rebuilt()
     task.model.to(processes.device)
+    task.check_rebuilt()
     optimizer = params.make_optimizer(task.model)
     fused(optimizer, processes.device)
     if world_size() > 1:

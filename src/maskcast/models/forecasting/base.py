@@ -70,8 +70,8 @@ class Forecaster(Predictor, nn.Module):
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of forecasting ``target`` after ``context``, and its terms.
 
-        Random numbers come from torch's random state. With several processes it is the loss of the whole batch, of
-        which each process has its ``rank_indices`` (see ``maskcast.distributed``).
+        Random numbers come from the states of torch, NumPy and Python. With several processes it is the loss of
+        the whole batch, of which each process has its ``rank_indices`` (see ``maskcast.distributed``).
         """
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:

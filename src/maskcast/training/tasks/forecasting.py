@@ -5,6 +5,7 @@ Legend: B windows, T context frames, h horizon, H height, W width; frames have C
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from maskcast.models.forecasting.batches import Batch, Window
 from maskcast.models.forecasting.table import build_forecaster
 from maskcast.models.rebuilding import check_rebuilt
 from maskcast.models.segmentation.base import Segmenter
-from maskcast.plugins import is_plugin
+from maskcast.plugins import class_name, is_plugin
 from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.seed import rng
@@ -139,19 +140,22 @@ class ForecastTask(Task):
         is_pair = isinstance(returned, Sequence) and len(returned) == 2 and isinstance(returned[1], Mapping)
         if not is_pair or not isinstance(returned[0], Tensor) or returned[0].numel() != 1:
             raise MaskcastError(
-                f"{type(self.model).__name__}.loss must return a pair: the loss, a tensor of one number, and a "
+                f"{class_name(self.model)}.loss must return a pair: the loss, a tensor of one number, and a "
                 "dict of its terms, which may be empty"
             )
         loss, terms = returned
         for name, value in terms.items():
-            number = isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+            number = isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
             if not number or not isinstance(name, str) or name in STEP_NUMBERS:
                 given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise MaskcastError(
-                    f"{type(self.model).__name__}.loss returns a term {name!r} ({given}); terms are numbers or "
+                    f"{class_name(self.model)}.loss returns a term {name!r} ({given}); terms are numbers or "
                     f"tensors of one number, under names other than {', '.join(STEP_NUMBERS)}"
                 )
-        return loss.reshape(()), terms
+        return loss.reshape(()), {
+            name: value.detach().reshape(()) if isinstance(value, Tensor) else float(value)
+            for name, value in terms.items()
+        }
 
     def validate(self) -> dict[str, float]:
         """Returns the macro Jaccard (absent classes left out) of forecasts from generated context masks.
