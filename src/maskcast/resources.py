@@ -38,7 +38,7 @@ def limit_threads() -> None:
 
     A given OMP_NUM_THREADS, OMP_WAIT_POLICY or GOMP_SPINCOUNT is respected.
     """
-    if not any(name in os.environ for name in WAITING) and _is_busy():
+    if "torch" not in sys.modules and not any(name in os.environ for name in WAITING) and _is_busy():
         os.environ[WAITING[0]] = "PASSIVE"
     if _quota() is None or THREADS in os.environ:
         return
@@ -51,7 +51,10 @@ def limit_threads() -> None:
 
 def _is_busy() -> bool:
     """Returns whether all the time other processes run on processors that our threads would need."""
-    free = (os.cpu_count() or 1) - num_cpus()
+    needed = num_cpus()
+    with suppress(KeyError, ValueError):
+        needed = min(needed, int(os.environ[THREADS]))
+    free = (os.cpu_count() or 1) - needed
     for _ in range(5):
         if _num_others() <= free:
             return False

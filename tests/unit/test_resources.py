@@ -1,6 +1,7 @@
 """How many processors a process may use: its affinity and the quota of its container."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,17 +84,26 @@ def test_threads_are_limited_by_a_quota_and_by_nothing_else(
 
 
 @pytest.mark.parametrize(
-    ("running", "quota", "policy"),
+    ("running", "quota", "threads", "policy"),
     [
-        (1, "max 100000", None),  # this process alone
-        (2, "max 100000", "PASSIVE"),  # one other on the 32 processors that 32 threads need
-        (29, "400000 100000", None),  # 28 others leave four of 32 processors
-        (30, "400000 100000", "PASSIVE"),
+        (1, "max 100000", None, None),  # this process alone
+        (2, "max 100000", None, "PASSIVE"),  # one other on the 32 processors that 32 threads need
+        (2, "max 100000", "31", None),
+        (29, "400000 100000", None, None),  # 28 others leave four of 32 processors
+        (30, "400000 100000", None, "PASSIVE"),
     ],
 )
 def test_threads_sleep_where_other_programs_run(
-    cgroups: Path, monkeypatch: pytest.MonkeyPatch, running: int, quota: str, policy: str | None
+    cgroups: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    running: int,
+    quota: str,
+    threads: str | None,
+    policy: str | None,
 ) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # which has read the variables when it is loaded
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
     monkeypatch.setattr(resources, "STATISTICS", cgroups / "stat")
     (cgroups / "stat").write_text(f"cpu  1 2 3\nprocs_running {running}\nprocs_blocked 0\n")
     version_2(cgroups, quota)
@@ -102,6 +112,7 @@ def test_threads_sleep_where_other_programs_run(
 
 
 def test_a_program_that_pauses_leaves_the_machine_idle(cgroups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     others = iter([1, 1, 1, 0])
     monkeypatch.setattr(resources, "_num_others", lambda: next(others))
     resources.limit_threads()
@@ -109,6 +120,7 @@ def test_a_program_that_pauses_leaves_the_machine_idle(cgroups: Path, monkeypatc
 
 
 def test_how_the_user_lets_threads_wait_holds(cgroups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(resources, "_is_busy", lambda: True)
     monkeypatch.setenv("GOMP_SPINCOUNT", "100")
     resources.limit_threads()
