@@ -450,7 +450,7 @@ def test_what_voc_marks_difficult_need_not_be_found(tmp_path: Path) -> None:
     config = voc(tmp_path)
     path = tmp_path / "Annotations/2.xml"
     marked = path.read_text().replace("<name>cat</name>", "<name>cat</name><difficult>1</difficult>")
-    path.write_text(marked.replace("<name>dog</name>", "<name>dog</name><difficult>0</difficult>"))
+    path.write_text(marked.replace("<name>dog</name>", "<name>dog</name><difficult>Unspecified</difficult>"))
     found = {one.path.stem: one for one in config.listing(tmp_path).splits["train"]}
     assert dict(zip(("dog", "cat"), found["2"].crowd_N.tolist(), strict=True)) == {"dog": False, "cat": True}
     assert found["11"].crowd_N.tolist() == [False]

@@ -132,6 +132,7 @@ def test_an_export_comes_back_where_images_are_named_as_its_own(pattern: str, na
     ("first", "step", "numbers", "labelled"),
     [
         (10, 10, (10, 30), [0, 2]),
+        (10, 10, (10, 30, 500), [0, 2]),  # the last may be an image that no clip shows
         (1, 1, (3, 12), [2, 11]),
         (10, 10, (10,), [10]),  # it may be the frame 10 of an export
         (1, 1, (0, 3), [0, 3]),

@@ -88,7 +88,7 @@ def rollback(name: str, reason: str = "") -> Decision:
     if last is not None and last.action == "rollback" and last.version == transaction.champion:
         raise MaskcastError(
             f"{name}: {last.user} has rolled back to version {last.version} already (decision {last.number}); to "
-            "use another version, run `maskcast models promote NUMBER --force --reason TEXT`"
+            "use another version, run `maskcast models promote NUMBER`"
         )
     if PREVIOUS not in transaction.registry.aliases():
         raise MaskcastError(f"{name}: no version has the alias {PREVIOUS!r}; promote twice before a rollback")

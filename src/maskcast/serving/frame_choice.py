@@ -19,7 +19,8 @@ class ChosenFrames:
     Attributes:
         seen: indices of the context frames, from 0.
         future: indices of the forecast frames; they may be beyond the end of the video.
-        warning: how the frame rate differs from that of the pipeline's clips; empty if it does not, or is unknown.
+        warning: how the times of the frames differ from those of the pipeline's clips; empty if they do not, or
+            are unknown.
     """
 
     seen: Sequence[int]

@@ -200,7 +200,7 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
     if images and not _video_files(root):
         if videos:
             say(
-                f"{root}: its {pluralize(len(images), 'image')} are taken as one video, and "
+                f"{root}: its {pluralize(len(images), 'image', 'is', 'are')} taken, and "
                 f"{pluralize(len(videos), 'video')} in its subfolders left out, e.g. {videos[0].path}; give the "
                 "subfolders to take these"
             )

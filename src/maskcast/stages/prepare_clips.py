@@ -94,6 +94,8 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         _keep_few(listing)
     warnings = [*listing.warnings, *_side_warnings(listing)]
     check_meta(params.source, listing.meta, "the listing")
+    for clip in (*listing.clips, *listing.backgrounds):
+        check_meta(params.source, clip.meta, f"clip {clip.id!r}")
     meta = {**listing.meta, "layout": params.source.layout}
     size = None if params.height is None or params.width is None else (params.height, params.width)
     unreadable: list[tuple[str, str]] = []
@@ -118,7 +120,6 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
             ceilings.add(round_trips)
             resized_masks = resized_masks or arrays.mask_note(clip.id)
-            check_meta(params.source, clip.meta, f"clip {clip.id!r}")
             clip_meta = clip.meta | survey.add(clip, arrays, aspect)
             writer.add(
                 clip.id,

@@ -13,13 +13,13 @@ from maskcast.data.detection.writer import DetectionWriter
 from maskcast.data.frame_names import class_key, original_name, same_stem_warning
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.mirror_swaps import find_sides, mirror_swaps_meta, side_warnings
-from maskcast.dry_run_notes import first_of_each_part
+from maskcast.dry_run_notes import first_of_each_part, is_dry_run
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import natural_sort_key
 from maskcast.params import Params, PathPattern
 from maskcast.progress import say
-from maskcast.reading import pluralize
+from maskcast.reading import first_few, pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import draw_at_most, rng
 
@@ -86,7 +86,8 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
         )
         writer.add_unlabeled(chosen_files)
     writer.finish()
-    for warning in _class_warnings(listing.classes, writer.used):
+    all_taken = params.limit is None and not is_dry_run()
+    for warning in _class_warnings(listing.classes, writer.used if all_taken else listing.classes):
         say(warning)
     for warning in writer.shared.warnings("image"):
         say(warning)
@@ -108,9 +109,8 @@ def _class_warnings(classes: Sequence[str], used: Collection[str]) -> Iterator[s
             f"form{more}, but each is a class of its own; if they are one, give them one name in the labels"
         )
     if unused := [name for name in classes if name not in used]:
-        shown = ", ".join(unused[:MAX_CLASSES]) + (", ..." if len(unused) > MAX_CLASSES else "")
         without_box = pluralize(len(unused), "class", "has", "have")
-        yield f"warning: {without_box} no usable box, so nothing is learnt of {shown}"
+        yield f"warning: {without_box} no usable box, so nothing is learnt of {first_few(unused, MAX_CLASSES)}"
 
 
 def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[str, list[LabelledImage]]:

@@ -110,7 +110,7 @@ class DetectionWriter:
         path.write_text(json.dumps(content) + "\n", encoding="utf-8")
         labels = np.array([each["category_id"] for each in content["annotations"]], np.int64)
         per_class = np.bincount(labels, minlength=len(self.classes)).tolist()
-        self.used.update(self.classes[k] for k in labels)
+        self.used.update(name for name, count in zip(self.classes, per_class, strict=False) if count)
         self._about["splits"][split] = {
             "sha256": sha256_of(path),
             "images_sha256": digest.hexdigest(),

@@ -90,9 +90,10 @@ class CollectedLabels:
             )
         painted = self._paint(frame, size)
         if self._has_objects:  # which are numbered in each clip, and need labels in all of its frames
-            self.unnumbered += sum(
-                instance is None for class_id, instance in painted.objects if class_id not in (0, IGNORE)
-            )
+            if any(self._store.get(clip_id).num_frames > 1 for clip_id, _ in match.named):
+                self.unnumbered += sum(
+                    instance is None for class_id, instance in painted.objects if class_id not in (0, IGNORE)
+                )
             for clip_id, t in match.named:
                 self._clip(clip_id).add_objects(t, painted)
             return True
@@ -136,24 +137,22 @@ class CollectedLabels:
         """Returns the regions of a frame at the size of the clips; regions in front cover those behind."""
         numbers_HW = np.zeros(size, np.uint32)
         objects: list[tuple[int, int | None]] = []
-        lost: list[int] = []
         for number, region in enumerate(frame.regions(size), 1):
             class_id = self._names.id_of(region.class_name, frame.where)
             objects.append((class_id, region.instance))
             if self._has_objects and class_id in (0, IGNORE):
                 continue
             numbers_HW[region.mask_HW] = number
-            if not region.mask_HW.any():
-                lost.append(number)
+            self.lost += class_id not in (0, IGNORE) and not region.mask_HW.any()
         small_HW = resize_masks(numbers_HW[None], self._store.height, self._store.width)[0]
         drawn, kept = (np.bincount(one.ravel(), minlength=len(objects) + 1) > 0 for one in (numbers_HW, small_HW))
         is_lost = drawn & ~kept
         is_lost[0] = False
-        rows, columns = np.nonzero(is_lost[numbers_HW])
         lost_HW = np.zeros(small_HW.shape, bool)
-        lost_HW[rows * small_HW.shape[0] // size[0], columns * small_HW.shape[1] // size[1]] = True
-        lost += np.flatnonzero(is_lost).tolist()
-        self.lost += sum(objects[number - 1][0] not in (0, IGNORE) for number in lost)
+        if is_lost.any():
+            rows, columns = np.nonzero(is_lost[numbers_HW])
+            lost_HW[rows * small_HW.shape[0] // size[0], columns * small_HW.shape[1] // size[1]] = True
+            self.lost += sum(objects[number - 1][0] not in (0, IGNORE) for number in np.flatnonzero(is_lost))
         return _Painted(small_HW, objects, lost_HW)
 
 

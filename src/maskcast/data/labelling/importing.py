@@ -97,7 +97,8 @@ class ImportReport:
         if self.lost:
             yield (
                 f"warning: {pluralize(self.lost, 'region', 'has', 'have')} no pixel at the size of the clips: "
-                "left out, without a label there; prepare larger clips (height, width) to keep small objects"
+                "left out (in a map of classes without a label there); prepare larger clips (height, width) to "
+                "keep small objects"
             )
         if self.unnumbered:
             yield (

@@ -30,6 +30,8 @@ class VideoFrames:
         stems = Counter(map(_stem, self._clips))
         self._videos = {_stem(video): video for video in self._clips if stems[_stem(video)] == 1}
         self._own_names: dict[str, Mapping[str, int]] = {}  # by video, when first needed: number of each name
+        self._own_numbers: dict[str, Mapping[int, Sequence[int]]] = {}  # likewise, by the number in a name
+        self._misread: dict[str, bool] = {}  # by video: whether an image has the name that another frame gets
         self._places: dict[str, Mapping[int, Sequence[FrameId]]] = {}  # by video and number, when first needed
 
     def name_of(self, clip: Clip) -> str | None:
@@ -41,10 +43,13 @@ class VideoFrames:
         name = _stem(clip.video) if _stem(clip.video) in self._videos else clip.video
         if clip.video_frames is None or name in self._store:
             return None
-        own_names = self._names_in(clip.video)
-        numbers = own_names.values()
-        misread = any(own_names.get(PurePosixPath(frame_name(name, k)).stem, k) != k for k in numbers)
-        return None if misread else name
+        if clip.video not in self._misread:
+            own_names = self._names_in(clip.video)
+            numbers = own_names.values()
+            self._misread[clip.video] = any(
+                own_names.get(PurePosixPath(frame_name(name, k)).stem, k) != k for k in numbers
+            )
+        return None if self._misread[clip.video] else name
 
     def lengths(self) -> dict[str, int]:
         """Returns the number of frames of each video, up to the last that a clip shows, by its names in files."""
@@ -88,7 +93,7 @@ class VideoFrames:
             if own_names and (found := self._find(video, stems[:1])) is not None:
                 return found
             if own_names and stems[0].isdecimal():
-                same = [k for name, k in own_names.items() if name.isdecimal() and int(name) == int(stems[0])]
+                same = self._numbers_in(video).get(int(stems[0]), ())
                 return self.places(video, same[0]) if len(same) == 1 else ()
         for video, _ in frame_ids_of(image):
             if video not in self._store and (found := self._find(video, stems)) is not None:
@@ -114,6 +119,16 @@ class VideoFrames:
                 for name, number in zip(clip.frame_names or (), clip.video_frames or (), strict=False)
             }
         return self._own_names[video]
+
+    def _numbers_in(self, video: str) -> Mapping[int, Sequence[int]]:
+        """Returns the numbers of the images of a video by the number that is their name in the raw data."""
+        if video not in self._own_numbers:
+            found: dict[int, list[int]] = defaultdict(list)
+            for name, number in self._names_in(video).items():
+                if name.isdecimal():
+                    found[int(name)].append(number)
+            self._own_numbers[video] = found
+        return self._own_numbers[video]
 
     def _index(self, video: str) -> Mapping[int, Sequence[FrameId]]:
         found: dict[int, list[FrameId]] = defaultdict(list)

@@ -236,7 +236,7 @@ def windows(
             meta = {"video": name, "start": window.start, "stride": params.stride} | rate
             if timing is not None:  # with fps, start and stride count the frames that were taken
                 meta["video_frames"] = list(frames)
-            if own_names:
+            if own_names and own_names != [name]:  # a photograph's name is that of its clip
                 meta["frame_names"] = [own_names[i] for i in frames]
             clip_id = f"{clip_name or name}_{window.start:05d}"
             yield Window(clip_id, part_split, KIND_OF_SPLIT[part_split], frames, images, meta, video)

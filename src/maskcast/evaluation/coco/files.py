@@ -34,7 +34,11 @@ def read_truth(path: Path, kind: Kind) -> Truth:
             f"warning: {path}: is of LVIS, where images are not annotated with all categories, but is scored by "
             "COCO's rules: detections of other categories count as false; LVIS's own evaluation leaves them out"
         )
-    return Truth(images.records, categories.records, _checked_shapes(annotations, kind, images))
+    return Truth(
+        images.records,
+        categories.records,
+        _checked_shapes(annotations, kind, images, annotations.integers("image_id")),
+    )
 
 
 def read_detections(path: Path, truth: Truth, kind: Kind) -> list[Record]:
@@ -69,10 +73,10 @@ def read_detections(path: Path, truth: Truth, kind: Kind) -> list[Record]:
         images_text = pluralize(len(image_ids), "image")
         say(f"{lacking} of {images_text} have no detection: all of their objects count as missed")
     detections.numbers("score", "add it: the confidence of the detector")
-    return _checked_shapes(detections, kind, images)
+    return _checked_shapes(detections, kind, images, image_ids_N)
 
 
-def _checked_shapes(records: Records, kind: Kind, images: Records) -> list[Record]:
+def _checked_shapes(records: Records, kind: Kind, images: Records, image_ids_N: np.ndarray) -> list[Record]:
     """Returns the records with checked boxes, or with masks converted to compressed RLE."""
     key, other = SHAPE_KEY[kind], SHAPE_KEY[OTHER_KIND[kind]]
     for n, record in enumerate(records.records):
@@ -84,9 +88,9 @@ def _checked_shapes(records: Records, kind: Kind, images: Records) -> list[Recor
         negative = (boxes_N4[:, 2:] < 0).any(axis=1)
         records.refuse(negative, "bbox", "must have a width and height of at least 0")
         if all(_has_size(image) for image in images.records):
-            records.refuse_corners(boxes_N4, _sizes(images, records.integers("image_id")))
+            records.refuse_corners(boxes_N4, _sizes(images, image_ids_N))
         return list(records.records)
-    masks = compressed_masks(records, _sizes(images, records.integers("image_id")))
+    masks = compressed_masks(records, _sizes(images, image_ids_N))
     return [{**record, "segmentation": mask} for record, mask in zip(records.records, masks, strict=True)]
 
 

@@ -58,14 +58,13 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
         np.sort(list(classes)), [ids[names_by_id[k]] for k in annotations.integers("category_id").tolist()]
     )
     crowd_N = np.array([_is_crowd(one) for one in annotations.records], bool)
-    row_of = {image_id: n for n, image_id in enumerate(images.integers("id").tolist())}
-    sizes_I2 = np.array([size or (0, 0) for size in sizes]).reshape(-1, 2)
-    rows_N = [row_of[k] for k in annotations.integers("image_id").tolist()]
-    annotations.refuse_corners(boxes_N4, sizes_I2[rows_N])
-    boxes_N4[:, 2:] += boxes_N4[:, :2]
-    # Sorted by image once, so that the boxes of each image are a slice.
     ids_I = images.integers("id")
     image_N = annotations.integers("image_id")
+    sizes_I2 = np.array([size or (0, 0) for size in sizes]).reshape(-1, 2)
+    by_id_I = ids_I.argsort()
+    annotations.refuse_corners(boxes_N4, sizes_I2[by_id_I[np.searchsorted(ids_I, image_N, sorter=by_id_I)]])
+    boxes_N4[:, 2:] += boxes_N4[:, :2]
+    # Sorted by image once, so that the boxes of each image are a slice.
     order_N = image_N.argsort(kind="stable")
     starts_I = np.searchsorted(image_N[order_N], ids_I)
     stops_I = np.searchsorted(image_N[order_N], ids_I, side="right")

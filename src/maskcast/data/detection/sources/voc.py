@@ -123,8 +123,8 @@ def _read(path: Path, image: Path) -> NamedBoxes:
         if not name:
             raise MaskcastError(f"{path}: object {n} has no name; add it")
         names.append(name)
-        mark = (element.findtext("difficult") or "0").strip()
-        if mark not in ("0", "1"):
+        mark = (element.findtext("difficult") or "").strip()
+        if mark.lower() not in ("", "0", "1", "unspecified"):  # make-sense.ai writes the last for each box
             raise MaskcastError(f"{path}: difficult of object {n} must be 0 or 1, not {short_repr(mark)}; fix it")
         difficult.append(mark == "1")
         boxes.append(

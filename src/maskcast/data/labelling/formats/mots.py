@@ -70,7 +70,7 @@ class Mots(LabelFormat):
         self.named = {
             name
             for name, own in own_numbers.items()
-            if first is None and numbers_of[name] <= set(own) and max(numbers_of[name], default=0) >= videos[name]
+            if first is None and _are_own(numbers_of[name], own, videos[name])
         }
         frame_numbers = [each for each in frame_numbers if each[1] not in self.named]
         file_with_0 = next((file for file, _, t in frame_numbers if t == 0), None)
@@ -107,6 +107,12 @@ class Mots(LabelFormat):
     @abstractmethod
     def default_first_frame(self, path: Path, frame_numbers: Sequence[tuple[Path, str, int]]) -> int:
         """Returns the number of a clip's first frame if neither a frame 0 nor a clip's last frame is listed."""
+
+
+def _are_own(numbers: set[int], own: Collection[int], length: int) -> bool:
+    """Whether numbers of frames are those of images in the raw data, of which later ones may be in no clip."""
+    shown = {t for t in numbers if t <= max(own)}
+    return bool(shown) and shown <= set(own) and max(numbers) >= length
 
 
 class MotsPng(Mots):
