@@ -83,8 +83,7 @@ COCO = {
     "AP": "average precision: mean of the precision at 101 recalls, over ten IoU thresholds 0.50:0.05:0.95 and "
     "over the categories that have truth; at most 100 detections an image and category",
     "AP50, AP75": "AP at the IoU threshold 0.50 or 0.75 alone",
-    "AP_small, AP_medium, AP_large": "AP of truths with an `area` up to 32^2, from 32^2 to 96^2, and from 96^2 "
-    "on, in pixels; one on a bound counts on both sides",
+    "AP_small, AP_medium, AP_large": "AP of truths with an `area` below 32^2, up to 96^2 and above, in pixels",
     "AR1, AR10, AR100": "average recall: the highest recall with at most 1, 10 or 100 detections an image and "
     "category, mean over IoU thresholds and categories",
     "AR_small, AR_medium, AR_large": "AR100 by area",
