@@ -36,7 +36,7 @@ from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.seed import rng
 from maskcast.training.finish import Scores, finish_training
-from maskcast.training.step_metrics import STEP_NUMBERS
+from maskcast.training.step_metrics import STEP_NUMBERS, Logged
 from maskcast.training.task import Task
 from maskcast.training.tasks.forecasting_params import ForecastTraining
 from maskcast.training.tasks.forecasting_windows import WindowSampler
@@ -130,7 +130,7 @@ class ForecastTask(Task):
             target.append(Window(k, slice(start + middle, start + stop), mirrored))
         return self._context.batch(context), self._target.batch(target)
 
-    def loss(self, batch: tuple[Batch, Batch], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: tuple[Batch, Batch], step: int) -> tuple[Tensor, Logged]:
         """Returns the loss of a batch and its terms; all processes draw the same steps and pixels.
 
         Raises:
