@@ -491,6 +491,8 @@ def test_a_rate_that_would_rise_is_refused() -> None:
     values = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 1, "learning_rate": 1e-4, "min_learning_rate": 1e-3}
     with pytest.raises(ValueError, match=r"min_learning_rate 0\.001 is above learning_rate 0\.0001"):
         TrainingParams(**values)
+    params = TrainingParams(**values | {"learning_rate": 1e-9, "min_learning_rate": 1e-8, "steps_per_epoch": 9})
+    assert {params.rate(step) for step in range(9)} == {1e-9}  # below the default
 
 
 def test_a_warm_up_that_never_ends_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 MAX_RATE = 1e30  # float32 has no numbers for what becomes of higher ones
+MIN_RATE = 1e-8  # default of the lowest learning rate
 
 
 def _choice(value: Any) -> Any:
@@ -113,8 +114,9 @@ class CosineSchedule(Schedule):
     """Maximum number of epochs."""
     learning_rate: float = Field(gt=0, le=MAX_RATE)
     """Peak learning rate: linear warm-up, then cosine decay or cycles, updated every step."""
-    min_learning_rate: float = Field(default=1e-8, ge=0, le=MAX_RATE)
-    """Rate that the cosine decay would reach one step after the last one, or the lowest rate of a cycle."""
+    min_learning_rate: float = Field(default=MIN_RATE, ge=0, le=MAX_RATE)
+    """Rate that the cosine decay would reach one step after the last one, or the lowest rate of a cycle; at most
+    learning_rate."""
     cycle_steps: int | None = Field(default=None, ge=1)
     """Steps from the lowest rate to the peak, and as many back, in cycles; each peak is half as far above the
     lowest rate as the one before (triangular2 of Smith 2017, arXiv 1506.01186). A warm-up replaces the first rise.
@@ -122,7 +124,7 @@ class CosineSchedule(Schedule):
 
     @model_validator(mode="after")
     def _falling(self) -> Self:
-        if self.min_learning_rate > self.learning_rate:
+        if self.min_learning_rate > max(self.learning_rate, MIN_RATE):  # the default never is
             raise ValueError(
                 f"min_learning_rate {self.min_learning_rate:g} is above learning_rate {self.learning_rate:g}"
             )
@@ -137,14 +139,14 @@ class CosineSchedule(Schedule):
         """Returns the learning rate of a step."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
+        lowest = min(self.min_learning_rate, self.learning_rate)
         if self.cycle_steps is not None:
             rise = self.cycle_steps if self.warmup_steps else 0  # the warm-up is the first one
             cycle, place = divmod(step - self.warmup_steps + rise, 2 * self.cycle_steps)
             share = math.ldexp(1 - abs(place / self.cycle_steps - 1), -cycle)  # 2**cycle may be no float
-            return self.min_learning_rate + (self.learning_rate - self.min_learning_rate) * share
+            return lowest + (self.learning_rate - lowest) * share
         done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
-        span = self.learning_rate - self.min_learning_rate
-        return self.min_learning_rate + span * 0.5 * (1 + math.cos(math.pi * done))
+        return lowest + (self.learning_rate - lowest) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class TrainingParams(CosineSchedule):
@@ -158,7 +160,8 @@ class TrainingParams(CosineSchedule):
 
     def make_optimizer(self, model: "nn.Module") -> "Optimizer":
         """Returns the optimiser; biases and norms do not decay."""
-        from maskcast.training.optimizers import AdamW, Muon, convolutions
+        from maskcast.models.optimizers import AdamW
+        from maskcast.training.optimizers import Muon, convolutions
 
         groups = decay_groups(model, self.weight_decay)
         if self.optimizer == "adamw":
@@ -174,7 +177,7 @@ class _Sgd(Schedule):
 
     def make_optimizer(self, model: "nn.Module") -> "Optimizer":
         """Returns SGD with momentum; biases and norms do not decay."""
-        from maskcast.training.optimizers import SGD
+        from maskcast.models.optimizers import SGD
 
         return SGD(decay_groups(model, self.weight_decay), lr=self.rate(0), momentum=self.momentum)
 
