@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from maskcast.errors import MaskcastError
 from maskcast.models import arithmetic
 from maskcast.models.cuda_graphs import GraphedCallable, tensors_of
+from maskcast.models.optimizers import AdamW
 from maskcast.params import validate
 from maskcast.training import learner, loop
 from maskcast.training.compiling import MIN_COMPILED_STEPS, CompiledMethods, compile_methods
 from maskcast.training.feeding import BatchLoader, num_workers, prefetch_in_processes
 from maskcast.training.learner import MAX_GRAPHS, WARM_UP_STEPS
 from maskcast.training.loop import fit
-from maskcast.training.optimizers import AdamW, load_state
+from maskcast.training.optimizers import load_state
 from maskcast.training.out_of_memory import GpuMemory, estimate_batch_size, take_samples
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.step_metrics import StepMetricsQueue

@@ -46,10 +46,10 @@ def score_table(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[l
     numbers = first.frame_numbers
     frames = {"first": numbers[0], "last": numbers[-1], "judged": numbers[first.last]}
     header = ["forecaster", *(text.format(**frames) for text in HEADLINE.values())]
-    rows = [
-        [name, *(format_score(each.table()[key], DIGITS.get(key, 4)) for key in HEADLINE)]
-        for name, each in scores.items()
-    ]
+    rows = []
+    for name, each in scores.items():
+        numbers_by_name = each.table()  # takes a while for many clips
+        rows.append([name, *(format_score(numbers_by_name[key], DIGITS.get(key, 4)) for key in HEADLINE)])
     return header, rows
 
 

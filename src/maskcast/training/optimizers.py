@@ -1,13 +1,7 @@
-"""torch's optimisers, without the import of torch's compiler, and Muon.
-
-Many methods of ``torch.optim`` are decorated to exclude them from compilation. The first call of one imports the
-compiler (``torch._dynamo``), which takes two CPU seconds. Optimisers are not compiled here, so the undecorated
-methods are used.
-"""
+"""Muon, and what else trainings do with optimisers."""
 
 from collections.abc import Iterable
 from functools import partial
-from inspect import unwrap
 from typing import Any
 
 import torch
@@ -16,6 +10,7 @@ from torch.optim import Optimizer
 
 from maskcast.models.arithmetic import full_float32
 from maskcast.models.cuda_graphs import GraphedCallable
+from maskcast.models.optimizers import AdamW
 
 Shapes = tuple[torch.Size, ...]
 
@@ -23,19 +18,6 @@ MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 ADAMW_SCALE = 0.2  # the root mean square of a step of AdamW, relative to the learning rate
-
-
-class _Eager(Optimizer):
-    add_param_group = unwrap(Optimizer.add_param_group)
-    load_state_dict = unwrap(Optimizer.load_state_dict)
-    state_dict = unwrap(Optimizer.state_dict)
-    zero_grad = unwrap(Optimizer.zero_grad)
-
-
-class AdamW(_Eager, torch.optim.AdamW):
-    """PyTorch's AdamW."""
-
-    step: Any = torch.no_grad()(unwrap(torch.optim.AdamW.step))
 
 
 class Muon(AdamW):
@@ -133,12 +115,6 @@ def orthogonal(matrix_MN: Tensor) -> Tensor:
         gram_MM = factor_MM @ gram_MM @ factor_MM
     x_MN = product_MM @ x_MN
     return x_MN if wide else x_MN.T
-
-
-class SGD(_Eager, torch.optim.SGD):
-    """PyTorch's SGD."""
-
-    step: Any = torch.no_grad()(unwrap(torch.optim.SGD.step))
 
 
 def fused(optimizer: Optimizer, device: torch.device) -> None:

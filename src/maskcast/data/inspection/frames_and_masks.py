@@ -1,6 +1,6 @@
 """Sorts the images of a folder: which are frames, which are masks, and which are left out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def sort_images(raw: Path, groups: Sequence[ImageGroup], *, has_videos: bool) ->
     overlays = [one for one in groups if is_visualisation(one)]
     overlays = overlays if len(overlays) < len(groups) else []
     segments = [one for one in groups if numbers_segments(one.files[0].parent)]
-    groups = [one for one in groups if one not in overlays and one not in derived and one not in segments]
+    groups = _without(groups, [*overlays, *derived, *segments])
     unread = [one for one in groups if one.read_error]
     frames, masks = (
         [one for one in groups if one.are_masks == kind and not one.read_error] for kind in (False, True)
@@ -97,16 +97,21 @@ def sort_images(raw: Path, groups: Sequence[ImageGroup], *, has_videos: bool) ->
     drawn = mask_like_frames(masks, frames)
     if not frames and not has_videos and find_label_files(raw) is not None:  # the masks are in these
         drawn = [one for one in masks if not is_named_as_masks((*one.parts, one.name_suffix))]
-    frames, masks = [*frames, *drawn], [one for one in masks if one not in drawn]
+    frames, masks = [*frames, *drawn], _without(masks, drawn)
     stills = [one for one in frames if has_videos and len(one.files) < 2 * MIN_CONTEXT]
-    frames = [one for one in frames if one not in stills]
+    frames = _without(frames, stills)
     blurred = {one: twin for one in frames if (twin := frames_shown_by(one, frames, masks)) is not None}
-    frames = [one for one in frames if one not in blurred]
+    frames = _without(frames, blurred)
     subsets = video_subsets(frames)
-    frames = [one for one in frames if one not in subsets]
+    frames = _without(frames, subsets)
     cut = cut_outs(frames)
-    frames = [one for one in frames if one not in cut]
+    frames = _without(frames, cut)
     return SortedImages(frames, masks, derived, overlays, segments, unread, stills, blurred, subsets, cut)
+
+
+def _without(groups: Sequence[ImageGroup], others: Iterable[ImageGroup]) -> list[ImageGroup]:
+    left_out = set(others)
+    return [one for one in groups if one not in left_out]
 
 
 def _line(groups: Sequence[ImageGroup], reason: str) -> str:

@@ -173,6 +173,8 @@ def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
         flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
         count = _num_colours(flat[:: max(1, len(flat) // 20000)])
         votes.append(count <= MAX_MASK_VALUES or (named and bool((flat == flat[:, :1]).all())))
+        if 2 * max(votes.count(True), votes.count(False)) > NUM_SAMPLES:  # the others would not change the result
+            break
     return bool(votes) and sum(votes) * 2 > len(votes), "" if votes else unread
 
 

@@ -248,6 +248,9 @@ def select_class_masks(masks: Sequence[ImageGroup]) -> list[ImageGroup]:
     if any(FINE in one.parts for one in masks):
         masks = [one for one in masks if COARSE not in one.parts]
     places = {one.parts: one for one in masks}
+    suffixes = defaultdict[tuple[str, ...], list[str]](list)
+    for one in masks:
+        suffixes[one.parts].append(one.name_suffix)
     kept = []
     for one in masks:
         renamed = [
@@ -261,7 +264,7 @@ def select_class_masks(masks: Sequence[ImageGroup]) -> list[ImageGroup]:
             _has_colours(one) and not _has_colours(other) for other in grey
         ):
             continue
-        rivals = [other.name_suffix for other in masks if other.parts == one.parts]
+        rivals = suffixes[one.parts]
         best = next(
             (tail for ids in CITYSCAPES_SUFFIXES for tail in rivals if tail.endswith(ids)), one.name_suffix
         )

@@ -16,6 +16,7 @@ from maskcast.dry_run_notes import FullLoop, is_dry_run, limited_range
 from maskcast.labels import IGNORE
 from maskcast.models.objects.completion import Completion, is_cut, windows
 from maskcast.models.objects.tracks import pack_tracks, track_objects
+from maskcast.models.optimizers import AdamW
 from maskcast.progress import say, track
 
 # shares of the observations cut by a border and by another object; the others stay whole
@@ -86,7 +87,7 @@ def train_completion(completion: Completion, examples: Sequence[CutObservations]
         return
     generator = torch.Generator().manual_seed(SEED)
     completion.requires_grad_(True)
-    optimizer = torch.optim.AdamW(completion.parameters(), lr=RATE)
+    optimizer = AdamW(completion.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / WARM_UP_STEPS) * (1 + math.cos(math.pi * step / STEPS)) / 2
     )
