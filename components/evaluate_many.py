@@ -15,6 +15,5 @@ def evaluate_many(
     """Scores and measures the maskers of a grid on the same clips."""
     from maskcast.commands.evaluate_many import score_grid
 
-    # A user of Kubeflow's page may type variants without names.
-    names = [variant.get("name", f"variant {number}") for number, variant in enumerate(variants, start=1)]
-    score_grid(names, [model.path for model in models], clips.path, split, report.path, page.path)
+    names, folders = [variant.get("name") for variant in variants], [model.path for model in models]
+    score_grid(names, folders, clips.path, split, report.path, page.path)

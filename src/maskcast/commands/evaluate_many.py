@@ -46,12 +46,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def score_grid(names: Sequence[str], maskers: Sequence[str], clips: str, split: str, out: str, page: str) -> None:
+def score_grid(
+    names: Sequence[str | None], maskers: Sequence[str], clips: str, split: str, out: str, page: str
+) -> None:
     """Scores the maskers of a grid on Kubeflow; an output may be the record of a failed variant.
 
     Args:
-        names: of the variants; of those with the same name, which only a user of Kubeflow's page can give, all but
-            the first get their number.
+        names: of the variants. Only a user of Kubeflow's page can give variants without a name, which get
+            `variant` and their number, or with the same, of which all but the first get their number.
         maskers: folder of each variant's masker.
         clips: the clip store, or a reference to one.
         split: split whose clips are scored.
@@ -64,7 +66,8 @@ def score_grid(names: Sequence[str], maskers: Sequence[str], clips: str, split: 
     from maskcast.evaluation.many import EvaluationTask
 
     folders: dict[str, Path] = {}
-    for number, (name, folder) in enumerate(zip(names, maskers, strict=True), start=1):
+    for number, (given, folder) in enumerate(zip(names, maskers, strict=True), start=1):
+        name = f"variant {number}" if given is None else given
         folders[f"{name} ({number})" if name in folders else name] = resolve_reference(Path(folder))
     failed = {name: error for name, folder in folders.items() if (error := read_failure(folder))}
     succeeded = {name: folder for name, folder in folders.items() if name not in failed}

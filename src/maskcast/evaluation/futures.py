@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.evaluation.metrics import macro_jaccard, mean_where_labelled
+from maskcast.models.forecasting import checked
 from maskcast.models.forecasting.base import Predictor
 
 
@@ -26,7 +27,7 @@ class Future(Predictor):
 
     def forecast(self, context: Tensor, horizon: int) -> Tensor:
         """Returns the future."""
-        return self._model.future(context, horizon, self._seed)
+        return checked.future(self._model, context, horizon, self._seed)
 
 
 def score_futures(

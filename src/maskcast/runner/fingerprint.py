@@ -15,8 +15,8 @@ def fingerprint(params: BaseModel, **inputs: Path | None) -> str:
     """
     digests = {name: digest_tree(path) for name, path in inputs.items() if path is not None}
     parts = {"params": params.model_dump(mode="json")} | digests
-    if digests := plugin_digests():
-        parts["plugins"] = digests
+    if plugins := plugin_digests():
+        parts["plugins"] = plugins
     return digest_json(parts)
 
 

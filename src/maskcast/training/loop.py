@@ -97,7 +97,8 @@ def fit(
     if not run.step:
         check_start(task.model)
     started = time.monotonic() - run.seconds
-    learner = Learner(task, params, processes, optimizer, full_steps or params.steps)
+    planned = full_steps or params.steps
+    learner = Learner(task, params, processes, optimizer, planned)
 
     def save() -> None:
         if rank():
@@ -110,9 +111,9 @@ def fit(
         return f" at epoch {run.step // params.steps_per_epoch + 1} of {params.total_epochs}"
 
     limit_s = None if params.time_limit is None else 60 * params.time_limit
-    if params.warmup_steps > (whole := full_steps or params.steps):
+    if params.warmup_steps > planned:
         say(
-            f"warning: training.warmup_steps {params.warmup_steps} is above the {whole} steps of the training, "
+            f"warning: training.warmup_steps {params.warmup_steps} is above the {planned} steps of the training, "
             "which never reaches its learning rate; lower it"
         )
     with add_stop_location(position), processes.arithmetic(), pause_on_signals(limit_s) as pause_requested:

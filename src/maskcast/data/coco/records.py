@@ -59,6 +59,13 @@ class Records:
             self.fail(n, f"{key} must be an integer, not {short_repr(values[n])}; fix it")
         return column_N.astype(np.int64)
 
+    def rows_of(self, ids_N: np.ndarray) -> np.ndarray:
+        """Returns the index of the record with each id, (N,) int64; all ids must occur."""
+        ids_I = self.integers("id")
+        order_I = ids_I.argsort()
+        rows_N: np.ndarray = order_I[np.searchsorted(ids_I, ids_N, sorter=order_I)]
+        return rows_N
+
     def numbers(self, key: str, remedy: str, minimum: float = -np.inf) -> np.ndarray:
         """Returns a column of finite numbers >= `minimum`, (N,) float64."""
         values = self.column(key, remedy)

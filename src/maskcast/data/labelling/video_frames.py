@@ -65,7 +65,7 @@ class VideoFrames:
         Only of videos whose images are numbered, but not 0, 1, 2, ....
         """
         numbers = {
-            video: {int(name) for name in names}
+            video: {*self._numbers_in(video)}
             for video in self._clips
             if (names := self._names_in(video)) and all(map(str.isdecimal, names))
         }

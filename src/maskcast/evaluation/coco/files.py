@@ -104,6 +104,4 @@ def _sizes(images: Records, image_ids_N: np.ndarray) -> np.ndarray:
     sizes_I2 = np.stack([images.integers("height"), images.integers("width")], axis=1)
     images.refuse(sizes_I2[:, 0] < 1, "height", "must be at least 1 pixel")
     images.refuse(sizes_I2[:, 1] < 1, "width", "must be at least 1 pixel")
-    ids_I = images.integers("id")
-    order_I = ids_I.argsort()
-    return sizes_I2[order_I[np.searchsorted(ids_I, image_ids_N, sorter=order_I)]]
+    return sizes_I2[images.rows_of(image_ids_N)]

@@ -61,8 +61,7 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
     ids_I = images.integers("id")
     image_N = annotations.integers("image_id")
     sizes_I2 = np.array([size or (0, 0) for size in sizes]).reshape(-1, 2)
-    by_id_I = ids_I.argsort()
-    annotations.refuse_corners(boxes_N4, sizes_I2[by_id_I[np.searchsorted(ids_I, image_N, sorter=by_id_I)]])
+    annotations.refuse_corners(boxes_N4, sizes_I2[images.rows_of(image_N)])
     boxes_N4[:, 2:] += boxes_N4[:, :2]
     # Sorted by image once, so that the boxes of each image are a slice.
     order_N = image_N.argsort(kind="stable")
