@@ -2,136 +2,27 @@
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params, flatten, load_params_file, validate
-from maskcast.redaction import is_secret
 from maskcast.runner.node_resources import NODE_RESOURCES, parse_node_resources
 from maskcast.validation_errors import HIDE_INPUT
-from pipelines.kubernetes_types import (
-    DNS_LABEL,
-    Cores,
-    Image,
-    LabelKey,
-    LabelValue,
-    Resource,
-    Secret,
-    Size,
-    Variable,
-    bytes_of,
-)
+from pipelines.kubernetes_types import DNS_LABEL, Cores, Image, Secret, Size, bytes_of
 from pipelines.mounts import FilesByFolder, Workspace, check_mounts
 from pipelines.options import example_file
 from pipelines.pod_metadata import KUEUE, QUEUE_LABEL, Annotations, Labels
+from pipelines.pod_resources import LARGEST, Kind, Pod, Pods
+from pipelines.variables import Environment, SecretKeys, check_variables
 
-LARGEST = 2**31 - 1  # Kubernetes and kfp store seconds and retries in 32 bits
 PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 EXAMPLE = re.compile(r"@sha256:0{64}$")  # of the sample file
 PLACEHOLDER = "{{"  # starts one of Argo or kfp, which they replace anywhere in a text
 PLACEHOLDER_PROBLEM = "{{ starts a placeholder of Argo or kfp; use another value"
-# Variables that maskcast, Kubeflow, Argo and torchrun set in pods, and their prefixes.
-RESERVED = re.compile(
-    r"KFP_|ARGO_|PET_|(MASKCAST_(DATA|DATA_CACHE|GRID|IMAGE|POD_METADATA|POD_SCHEDULING|RESUME_DIR)"
-    r"|TORCHELASTIC_(RESTART_COUNT|MAX_RESTARTS|RUN_ID|USE_AGENT_STORE|ERROR_FILE|SIGNALS_TO_HANDLE)"
-    r"|(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_ADDR|MASTER_PORT)$"
-)
-Kind = Literal["io", "cpu", "gpu"]
-
-
-def _keys_by_variable(keys: Any) -> Any:
-    """Returns a list of keys, which are the names of their variables, as a mapping."""
-    if isinstance(keys, list | tuple) and all(isinstance(key, str) for key in keys):
-        return {key: key for key in keys}
-    return keys
-
-
-def _each_key_once(keys: dict[str, str]) -> dict[str, str]:
-    if twice := sorted({key for key in keys.values() if [*keys.values()].count(key) > 1}):
-        raise PydanticCustomError(HIDE_INPUT, f"key {twice[0]} has two variables; keep one")
-    return keys
-
-
-def is_of_others(keys: Mapping[str, str]) -> bool:
-    """Whether a secret's keys are not named like their variables: whoever chose them makes the secret."""
-    return any(variable != key for variable, key in keys.items())
-
-
-SecretKeys = Annotated[
-    dict[Variable, Variable], BeforeValidator(_keys_by_variable), AfterValidator(_each_key_once)
-]
-
-
-class Toleration(Params):
-    """A toleration of pods, with Kubernetes' fields."""
-
-    key: LabelKey | None = None
-    """Key of the taint; null matches all."""
-    operator: Literal["Equal", "Exists"] = "Equal"
-    """`Equal`: key and value must match; `Exists`: only the key."""
-    value: LabelValue | None = None
-    """Value of the taint."""
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Effect of the taint; null matches all."""
-
-    @model_validator(mode="after")
-    def _is_valid_in_kubernetes(self) -> Self:
-        if self.key is None and self.operator == "Equal":
-            raise PydanticCustomError(
-                HIDE_INPUT, "Equal requires a key; add it, or set operator: Exists for all taints"
-            )
-        if self.operator == "Exists" and self.value is not None:
-            raise PydanticCustomError(HIDE_INPUT, "Exists allows no value; remove it, or set operator: Equal")
-        return self
-
-
-class Pod(Params):
-    """Resources and scheduling of a stage's pod."""
-
-    cpu: Cores = "2"
-    """CPU request and limit, in cores."""
-    memory: Size = "8Gi"
-    """Memory request and limit."""
-    gpus: int = Field(0, ge=0)
-    """Number of GPUs; a stage uses all of them."""
-    gpu_resource: Resource = "nvidia.com/gpu"
-    """Name of the GPU resource on the nodes."""
-    gpu_type: LabelValue | None = None
-    """Required value of the node label nvidia.com/gpu.product; null allows any."""
-    shared_memory: Size | None = None
-    """Size of /dev/shm, for data loaders and processes of one pod, as a part of `memory`; null leaves the 64 MB
-    of the runtime."""
-    timeout_s: int = Field(86400, ge=1, le=LARGEST)
-    """Seconds after which the pod is stopped."""
-    retries: int = Field(0, ge=0, le=LARGEST)
-    """Number of restarts of a lost pod, after 30 s, 60 s, 120 s, ... (at most 10 minutes); of a failed one only if
-    an administrator has set Argo's `retryPolicy: Always` (docs/runbook.md)."""
-    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
-    """Labels that a node must have."""
-    tolerations: tuple[Toleration, ...] = ()
-    """Taints that the pod tolerates."""
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Required labels of nodes: the node selector and the GPU type."""
-        gpu_type = {"nvidia.com/gpu.product": self.gpu_type} if self.gpus and self.gpu_type else {}
-        return gpu_type | self.node_selector
-
-
-class Pods(Params):
-    """The three kinds of pods."""
-
-    io: Pod = Pod(retries=3)
-    """Moves data: fetch_dataset."""
-    cpu: Pod = Pod()
-    """Computes: prepares data, evaluates and predicts."""
-    gpu: Pod = Pod()
-    """Trains, masks and detects."""
 
 
 class Serving(Params):
@@ -174,7 +65,7 @@ class Cluster(Params):
     """Service account of the pods."""
     pipeline_root: str | None = Field(None, pattern=r"^[a-z0-9]+://[^/\s]\S*$")
     """Root address of artifacts, e.g. s3://bucket/maskcast; null uses the cluster's default."""
-    env: dict[Variable, str] = Field(default_factory=dict)
+    env: Environment = Field(default_factory=dict)
     """Environment of all stages: addresses (MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL_S3), never a secret."""
     secrets: dict[Secret, SecretKeys] = Field(default_factory=dict)
     """Secrets by name, each with the keys that become environment variables of the same names, or, for a secret
@@ -238,23 +129,6 @@ class Cluster(Params):
         if problem := self.image_problem:
             raise MaskcastError(f"{self.file}: image {'; '.join(problem)}")
 
-    @field_validator("env")
-    @classmethod
-    def _node_resources_are_an_object(cls, env: dict[str, str]) -> dict[str, str]:
-        try:
-            parse_node_resources(env.get(NODE_RESOURCES))
-        except MaskcastError as error:
-            raise PydanticCustomError(HIDE_INPUT, "{error}", {"error": str(error)}) from None
-        return env
-
-    @field_validator("env")
-    @classmethod
-    def _no_secret(cls, env: dict[str, str]) -> dict[str, str]:
-        for name, value in env.items():
-            if is_secret(name, value) or name == "AWS_ACCESS_KEY_ID":  # which belongs to its secret
-                raise PydanticCustomError(HIDE_INPUT, f"{name} must come from a secret; list it under `secrets`")
-        return env
-
     @model_validator(mode="after")
     def _has_workspace_for_data(self) -> Self:
         if self.data == "workspace" and self.workspace is None:
@@ -275,17 +149,7 @@ class Cluster(Params):
 
     @model_validator(mode="after")
     def _sets_each_variable_once_and_none_of_others(self) -> Self:
-        names = [*self.env, *(variable for keys in self.secrets.values() for variable in keys)]
-        for name in names:
-            if RESERVED.match(name):
-                raise PydanticCustomError(
-                    HIDE_INPUT,
-                    f"{name} is reserved for maskcast, Kubeflow and torchrun; remove it from `env` and `secrets`",
-                )
-            if names.count(name) > 1:
-                raise PydanticCustomError(
-                    HIDE_INPUT, f"duplicate variable {name} in `env` and `secrets`; keep one"
-                )
+        check_variables(self.env, self.secrets)
         return self
 
     @property

@@ -8,7 +8,8 @@ from kfp import dsl, kubernetes
 from kfp.dsl import PipelineConfig, PipelineTask
 from kfp.dsl.base_component import BaseComponent
 
-from pipelines.cluster import PINNED, Cluster, Kind, Pod
+from pipelines.cluster import PINNED, Cluster
+from pipelines.pod_resources import Kind, Pod
 
 
 class Placement:

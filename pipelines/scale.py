@@ -8,9 +8,9 @@ from maskcast.errors import MaskcastError
 from maskcast.params import validate
 from maskcast.runner.node_resources import NODE_RESOURCES
 from maskcast.runner.stage import get_stage
-from pipelines.cluster import Pod
 from pipelines.grid import Plan
 from pipelines.placement import Placement
+from pipelines.pod_resources import Pod
 
 
 def pods_of_nodes(on: Placement, values: Mapping[str, dict[str, Any]], grid: Plan | None = None) -> dict[str, Pod]:

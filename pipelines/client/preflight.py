@@ -39,10 +39,11 @@ from pipelines.client.checks.trainer import trainer
 from pipelines.client.connection import Client, NoServerError, add_connection, cluster_of
 from pipelines.client.connection import connect as connect_kubeflow
 from pipelines.client.kube import call_api, connect
-from pipelines.cluster import Cluster, Pod
+from pipelines.cluster import Cluster
 from pipelines.compile import build, grid_plan, read_values
 from pipelines.options import add_cluster, add_grid, add_pipeline
 from pipelines.placement import Placement
+from pipelines.pod_resources import Pod
 from pipelines.scale import pods_of_nodes
 
 API_CHECKS: dict[str, Check] = {

@@ -19,8 +19,9 @@ from kubernetes import client
 from maskcast.errors import MaskcastError
 from pipelines.client.kube import call_api, connect, no_namespace
 from pipelines.client.manifests import Manifest, manifests, secret
-from pipelines.cluster import Cluster, is_of_others, load_cluster
+from pipelines.cluster import Cluster, load_cluster
 from pipelines.options import add_cluster
+from pipelines.variables import is_of_others
 
 MANAGER = "maskcast"
 

@@ -16,7 +16,8 @@ from pipelines.client.checks.nodes import tolerates, unfit_reasons
 from pipelines.client.checks.pod_environment import pod_environment, require_reachable
 from pipelines.client.kube import ForbiddenError
 from pipelines.client.manifests import rules
-from pipelines.cluster import Cluster, Pod, Toleration
+from pipelines.cluster import Cluster
+from pipelines.pod_resources import Pod, Toleration
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "registry.example.com/maskcast@sha256:" + "ab" * 32

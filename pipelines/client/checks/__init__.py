@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskcast.diagnostics.checks import CheckResult
-from pipelines.cluster import Cluster, Pod
+from pipelines.cluster import Cluster
+from pipelines.pod_resources import Pod
 
 
 @dataclass(frozen=True)

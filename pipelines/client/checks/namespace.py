@@ -13,7 +13,7 @@ from maskcast.diagnostics.checks import CheckResult
 from pipelines.client.checks import Subject
 from pipelines.client.kube import call_api
 from pipelines.client.manifests import rules
-from pipelines.cluster import is_of_others
+from pipelines.variables import is_of_others
 
 SETUP = "run `maskcast pipeline setup --apply`"
 DOCKER_HUB = "docker.io"

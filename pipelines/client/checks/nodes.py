@@ -10,7 +10,7 @@ from maskcast.diagnostics.checks import CheckResult
 from maskcast.reading import first_few, pluralize
 from pipelines.client.checks import Subject
 from pipelines.client.kube import call_api
-from pipelines.cluster import Pod, Toleration
+from pipelines.pod_resources import Pod, Toleration
 
 
 def nodes(subject: Subject) -> Iterator[CheckResult]:

@@ -7,7 +7,7 @@ from kubernetes import client
 from maskcast.diagnostics.checks import CheckResult
 from pipelines.client.checks import Subject
 from pipelines.client.kube import call_api
-from pipelines.cluster import KUEUE
+from pipelines.pod_metadata import KUEUE
 
 VERSIONS = ("v1beta2", "v1beta1")  # of Kueue's API, the newest first
 
