@@ -90,7 +90,9 @@ def simulated(args: argparse.Namespace) -> ClipStore:
         with ClipWriter(root, height=store.height, width=store.width, maps=maps) as writer:
             for clip in store.clips:
                 masks = {MASK: colour_of[store.masks(clip)]}
-                writer.add(clip.id, split=clip.split, kind=clip.kind, frames=store.frames(clip), masks=masks)
+                writer.add(
+                    clip.id, split=clip.split, kind=clip.kind, frames=store.stored_frames(clip), masks=masks
+                )
 
     made_once(record_of(root), params, make, root)
     return ClipStore(root)

@@ -168,7 +168,9 @@ def hidden(pool: ClipStore, labelled: Sequence[str], scratch: Path) -> ClipStore
             bare = clip.split == "train" and clip.id not in labelled
             split, kind = ("unlabeled", "unlabelled") if bare else (clip.split, clip.kind)
             masks = {} if bare else {name: pool.of(name).masks(clip) for name in clip.maps}
-            writer.add(clip.id, split=split, kind=kind, frames=pool.frames(clip), masks=masks, meta=clip.meta)
+            writer.add(
+                clip.id, split=split, kind=kind, frames=pool.stored_frames(clip), masks=masks, meta=clip.meta
+            )
     return ClipStore(root)
 
 

@@ -6,6 +6,7 @@ A file that is renamed before its content is on the disk may be full of zeros af
 import ctypes
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EACCES, EINVAL, ENOSYS, ENOTSUP
@@ -52,6 +53,14 @@ def sync_file_systems(*paths: Path) -> None:
         with _if_supported(), _opened(path) as descriptor:
             if syncfs(descriptor):
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+
+
+def link(source: str | Path, target: str | Path) -> None:
+    """Creates a hard link, or a copy if the file system does not allow a link; a symbolic link is followed."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(source, target)
 
 
 def write_atomically(path: Path, text: str) -> None:

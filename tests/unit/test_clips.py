@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import tracemalloc
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from maskcast.data.clip_store.columns import ColumnWriter
 from maskcast.data.clip_store.compression import LayerCompressor, compress, decompress_into
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.clip_store.table import Clip
+from maskcast.data.clip_store.table import Clip, StoredFrames
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, MASK, natural_sort_key, single_map
@@ -221,6 +222,43 @@ def test_shards_roll_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(list((tmp_path / "s").glob("frames-*.npy"))) == 3
     for k, clip in enumerate(store.clips):
         np.testing.assert_array_equal(store.frames(clip), FRAMES + k)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in root.iterdir()}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_frames_of_another_store_are_linked_where_possible_and_give_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def across_devices(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    if not links:
+        monkeypatch.setattr(os, "link", across_devices)
+    monkeypatch.setattr("maskcast.data.clip_store.shards.SHARD_BYTES", 2 * FRAMES.nbytes)
+
+    def write(root: Path, frames: Callable[[int], np.ndarray | StoredFrames]) -> Path:
+        with writer(root) as w:
+            for k in range(5):
+                w.add(f"v_{k}", split="train", kind="labelled", frames=frames(k), masks={MASK: MASKS})
+            w.add("own", split="train", kind="labelled", frames=FRAMES, masks={MASK: MASKS})
+        return root
+
+    store = ClipStore(write(tmp_path / "s", lambda k: FRAMES + k))
+    (tmp_path / "s/frames-00001.npy").rename(tmp_path / "elsewhere")
+    (tmp_path / "s/frames-00001.npy").symlink_to("../elsewhere")
+    linked = write(tmp_path / "linked", lambda k: store.stored_frames(store.clips[k]))
+    whole = write(tmp_path / "whole", lambda k: store.frames(store.clips[k]))
+    for k in range(2):
+        assert (linked / f"frames-0000{k}.npy").samefile(store.root / f"frames-0000{k}.npy") == links
+        assert not (linked / f"frames-0000{k}.npy").is_symlink()
+        assert contents(linked)[f"frames-0000{k}.npy"] == contents(whole)[f"frames-0000{k}.npy"]
+    for k, clip in enumerate(ClipStore(linked).clips):
+        np.testing.assert_array_equal(ClipStore(linked).frames(clip), FRAMES + k if k < 5 else FRAMES)
+    ClipStore(linked).verify()
+    assert contents(store.root) == contents(tmp_path / "whole")  # nothing was written through a link
 
 
 def test_same_clips_same_digest(tmp_path: Path, written: Path) -> None:

@@ -22,6 +22,7 @@ from maskcast.data.labelling.formats.table import FORMATS
 from maskcast.data.labelling.propagated_store import write_propagated
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.data.video_files.frames import read_video
+from maskcast.errors import MaskcastError
 from maskcast.evaluation.forecasts import scored_clips
 from maskcast.labels import IGNORE, MASK, LabelMap, single_map
 from maskcast.models.segmentation.configs import UNetConfig
@@ -94,6 +95,58 @@ def test_masks_go_out_with_their_frames_and_come_back_as_labels(
         else:
             assert (clip.split, clip.kind, clip.meta) == (old.split, old.kind, old.meta)
     found.verify()
+
+
+def import_one_frame(output: str) -> int:
+    """Imports a label of one frame of an unlabelled clip; returns the exit status."""
+    image = {"id": 1, "file_name": "unlabeled_0_000003.png", "height": 16, "width": 24}
+    content = {"images": [image], "categories": [{"id": 1, "name": "red"}], "annotations": []}
+    Path("a.json").write_text(json.dumps(content))
+    return main(["labels", "import", "--format", "coco", "a.json", "--clips", "clips", "--output", output])
+
+
+def test_new_labels_share_the_frames_and_are_what_a_store_written_anew_is(store: ClipStore) -> None:
+    assert import_one_frame("new") == 0
+    new = ClipStore(Path("new"))
+    frames = sorted(path.name for path in Path("clips").glob("frames-*"))
+    assert frames and all(Path("new", name).samefile(Path("clips", name)) for name in frames)
+    maps = tuple(new.maps.values())
+    with ClipWriter(Path("anew"), height=16, width=24, maps=maps, meta=new.meta) as writer:
+        writer.skipped += new.skipped
+        for clip in new.clips:
+            writer.add(
+                clip.id,
+                split=clip.split,
+                kind=clip.kind,
+                frames=new.frames(clip) if clip.has_frames else None,
+                masks={MASK: new.masks(clip)} if clip.maps else {},
+                meta=clip.meta,
+            )
+    assert {path.name for path in Path("new").iterdir()} == {path.name for path in Path("anew").iterdir()}
+    assert all(path.read_bytes() == Path("anew", path.name).read_bytes() for path in Path("new").iterdir())
+
+
+def test_new_labels_do_not_hide_that_frames_are_damaged(store: ClipStore) -> None:
+    with Path("clips/frames-00000.npy").open("r+b") as file:
+        file.seek(500)
+        byte = file.read(1)
+        file.seek(500)
+        file.write(bytes([byte[0] ^ 1]))
+    assert import_one_frame("new") == 0
+    with pytest.raises(MaskcastError, match=r"new/frames-00000\.npy: contents differ from index\.json"):
+        ClipStore(Path("new")).verify()
+
+
+def test_labels_that_fail_midway_leave_nothing_and_the_frames_as_they_were(
+    store: ClipStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = Path("clips/labels-mask-00000.zst")
+    masks.write_bytes(masks.read_bytes()[:-1] + b"?")  # of the last clip with masks, after frames were linked
+    before = {path.name: path.read_bytes() for path in Path("clips").iterdir()}
+    assert import_one_frame("new") == 2
+    assert "not sound masks of clip" in capsys.readouterr().err
+    assert not list(Path().glob("new*"))
+    assert {path.name: path.read_bytes() for path in Path("clips").iterdir()} == before
 
 
 def test_what_does_not_pair_is_listed(store: ClipStore, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,9 +24,8 @@ from maskcast.redaction import has_user
 from maskcast.runner.outputs import check_deletes_none, resume_dir
 from maskcast.runner.stage import OutPath, stage
 from maskcast.storage import store as storage
-from maskcast.storage.folder import link
 from maskcast.validation_errors import HIDE_INPUT
-from maskcast.writing import write_json
+from maskcast.writing import link, write_json
 
 STALL_S = 300  # seconds without new bytes after which a download by DVC is stopped
 
@@ -118,7 +117,7 @@ def _link_files(files: list[Path], folder: Path, raw: Path) -> None:
     for file in files:
         target = raw / file.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
-        link(file.resolve(), target)
+        link(file, target)
 
 
 def _refuse_sha256(params: FetchDataset) -> None:

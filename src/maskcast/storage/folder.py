@@ -10,7 +10,7 @@ from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.storage.transfer import Item, Transfer, num_pieces
-from maskcast.writing import replace_synced
+from maskcast.writing import link, replace_synced
 
 
 class Folder:
@@ -85,14 +85,6 @@ class Folder:
         target = self._path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         return target.with_name(f".{target.name}.part")
-
-
-def link(source: Path, target: Path) -> None:
-    """Creates a hard link, or a copy if the file system does not allow a link."""
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copy2(source, target)
 
 
 def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Item]:

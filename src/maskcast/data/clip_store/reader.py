@@ -23,7 +23,16 @@ import numpy as np
 from maskcast.data.clip_store.checks import DTYPES
 from maskcast.data.clip_store.compression import decompress_frames
 from maskcast.data.clip_store.formats import parse_index
-from maskcast.data.clip_store.table import FRAMES, Clip, Clips, Group, LayerSpan, confidence_layer, masks_layer
+from maskcast.data.clip_store.table import (
+    FRAMES,
+    Clip,
+    Clips,
+    Group,
+    LayerSpan,
+    StoredFrames,
+    confidence_layer,
+    masks_layer,
+)
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps, mirror_swaps_from_json
@@ -193,6 +202,12 @@ class ClipStore:
                 )
             self._mapped[span.shard] = np.asarray(mapped)  # slicing a np.memmap is 20 times slower
         return self._mapped[span.shard][span.start : span.start + span.size]
+
+    def stored_frames(self, clip: Clip) -> StoredFrames:
+        """Returns the frames for the writer of another store, which links their shard."""
+        frames_THWC, span = self.frames(clip), self._of_store(clip).frames
+        assert span is not None
+        return StoredFrames(frames_THWC, self.root / span.shard, span.start, self._shards[span.shard])
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the masks (T, H, W) of the chosen map in a slice of the frames; see `LabelMap` for the values.

@@ -6,7 +6,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from maskcast.data.clip_store.compression import CompressedLayer, frames_per_chunk
-from maskcast.data.clip_store.table import FrameSpan, LayerSpan
+from maskcast.data.clip_store.table import FrameSpan, LayerSpan, StoredFrames
+from maskcast.writing import link
 
 SHARD_BYTES = 1 << 30  # few files for S3, yet small enough to fetch again after a broken transfer
 
@@ -19,17 +20,22 @@ class FrameShardWriter:
     def __init__(self, root: Path, height: int, width: int) -> None:
         self.root, self.row = root, (height, width, 3)
         self.shards: dict[str, dict[str, Any]] = {}
+        self._linked: dict[Path, str] = {}
         self._file: BinaryIO | None = None
         self._name, self._rows = "", 0
 
-    def append(self, frames: np.ndarray) -> FrameSpan:
-        """Appends the frames of a clip, (T, H, W, 3) uint8."""
+    def append(self, frames: np.ndarray | StoredFrames) -> FrameSpan:
+        """Appends the frames of a clip, (T, H, W, 3) uint8; the whole shard of stored ones is linked, once."""
+        if isinstance(frames, StoredFrames):
+            if frames.shard not in self._linked:
+                name = self._linked[frames.shard] = self._new_shard(frames.entry)
+                link(frames.shard, self.root / name)
+            return FrameSpan(self._linked[frames.shard], frames.start, len(frames.frames_THWC))
         if self._file is None or self._rows * int(np.prod(self.row)) + frames.nbytes > SHARD_BYTES:
             self.close()
-            self._name, self._rows = f"frames-{len(self.shards):05d}.npy", 0
+            self._name, self._rows = self._new_shard({}), 0
             self._file = (self.root / self._name).open("wb")
             self._file.write(bytes(self.HEADER))
-            self.shards[self._name] = {}
         start = self._rows
         self._file.write(np.ascontiguousarray(frames).data)
         self._rows += len(frames)
@@ -47,6 +53,11 @@ class FrameShardWriter:
             file.seek(0)
             file.write(header + text.ljust(self.HEADER - 11).encode("ascii") + b"\n")
         self.shards[self._name]["frames"] = self._rows
+
+    def _new_shard(self, entry: dict[str, Any]) -> str:
+        name = f"frames-{len(self.shards):05d}.npy"
+        self.shards[name] = dict(entry)
+        return name
 
 
 class LayerShardWriter:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -29,6 +30,23 @@ class FrameSpan:
     shard: str
     start: int
     size: int
+
+
+@dataclass(frozen=True)
+class StoredFrames:
+    """Frames of a clip of another store, whose shard a writer links.
+
+    Attributes:
+        frames_THWC: the frames, uint8.
+        shard: path of the shard.
+        start: row of the first frame in the shard.
+        entry: what the other store's index records of the shard, such as its sha256.
+    """
+
+    frames_THWC: np.ndarray
+    shard: Path
+    start: int
+    entry: dict[str, Any]
 
 
 @dataclass(frozen=True)

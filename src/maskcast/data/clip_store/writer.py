@@ -14,7 +14,15 @@ from maskcast.data.clip_store.compression import compress, frames_per_chunk
 from maskcast.data.clip_store.formats import COLUMNS_FILE, FORMAT, LINES_FILE, to_line
 from maskcast.data.clip_store.readme import README
 from maskcast.data.clip_store.shards import FrameShardWriter, LayerShardWriter
-from maskcast.data.clip_store.table import Clip, Group, confidence_layer, group_of, id_hash, masks_layer
+from maskcast.data.clip_store.table import (
+    Clip,
+    Group,
+    StoredFrames,
+    confidence_layer,
+    group_of,
+    id_hash,
+    masks_layer,
+)
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
@@ -76,7 +84,7 @@ class ClipWriter:
         *,
         split: str,
         kind: str,
-        frames: np.ndarray | None = None,
+        frames: np.ndarray | StoredFrames | None = None,
         masks: Mapping[str, Layer] | None = None,
         confidence: Mapping[str, Layer] | None = None,
         objects: Mapping[str, Mapping[int, int]] | None = None,
@@ -88,7 +96,7 @@ class ClipWriter:
             clip_id: unique in the store.
             split: one of `SPLITS`.
             kind: one of `KINDS`.
-            frames: (T, H, W, 3) uint8.
+            frames: (T, H, W, 3) uint8, or those of another store.
             masks: masks (T, H, W) by the name of their map, with the dtype of its kind. The values of compressed
                 masks are not checked.
             confidence: (T, H, W) uint8 by the name of the map; 255 is certain.
@@ -101,12 +109,13 @@ class ClipWriter:
         check_split(clip_id, split, kind)
         if not masks and (kind == "labelled" or frames is None):
             raise MaskcastError(f"clip {clip_id!r} ({kind}) has no masks; add its masks or leave it out")
-        check_layers(clip_id, self.maps, (self.height, self.width), frames, masks, confidence)
+        frames_THWC = frames.frames_THWC if isinstance(frames, StoredFrames) else frames
+        check_layers(clip_id, self.maps, (self.height, self.width), frames_THWC, masks, confidence)
         check_objects(clip_id, self.maps, objects)
         for name, mask in masks.items():
             if isinstance(mask, np.ndarray):
                 check_values(clip_id, self.maps[name], mask, objects.get(name, {}))
-        some = next(iter(masks.values())) if frames is None else frames
+        some = next(iter(masks.values())) if frames_THWC is None else frames_THWC
         given = [layer for layer in self._layers if layer in layers]
         spans = {layer: self._layers[layer].append(compress(layers[layer])) for layer in given}
         clip = Clip(
@@ -134,7 +143,8 @@ class ClipWriter:
         for layer in self._layers.values():
             shards |= layer.shards
         for name, shard in shards.items():
-            shard |= {"bytes": (self.root / name).stat().st_size, "sha256": sha256_of(self.root / name)}
+            if "sha256" not in shard:  # that of a linked shard is known
+                shard |= {"bytes": (self.root / name).stat().st_size, "sha256": sha256_of(self.root / name)}
         (self.root / "README.md").write_text(README, encoding="utf-8")
         index = {
             "format": FORMAT,

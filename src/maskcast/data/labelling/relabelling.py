@@ -17,6 +17,7 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.compositing import BACKGROUNDS
 from maskcast.data.left_out import LEFT_OUT
 from maskcast.labels import LabelMap
+from maskcast.writing import link
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ def write_relabelled(
 ) -> None:
     """Writes a store with the same clips, some of which have new labels in the store's chosen map.
 
+    Frames are not written again: both stores share their shards by hard links, where the file system allows it.
+
     Args:
         root: folder to write.
         store: source of everything else.
@@ -47,9 +50,9 @@ def write_relabelled(
     """
     label_map = store.label_map
     if BACKGROUNDS in store.meta:
-        shutil.copytree(store.root / BACKGROUNDS, root / BACKGROUNDS)
+        shutil.copytree(store.root / BACKGROUNDS, root / BACKGROUNDS, copy_function=link)
     if (store.root / LEFT_OUT).is_dir():
-        shutil.copytree(store.root / LEFT_OUT, root / LEFT_OUT)
+        shutil.copytree(store.root / LEFT_OUT, root / LEFT_OUT, copy_function=link)
     partly_labelled = set(store.meta.get(LABELLED_FRAMES, ()))
     if any(len(new.frames) < len(new.masks_THW) for new in labels.values()):
         partly_labelled.add(label_map.name)
@@ -76,7 +79,7 @@ def write_relabelled(
                 clip.id,
                 split=splits.get(clip.id, clip.split),
                 kind=clip.kind if new is None else "labelled",
-                frames=store.frames(clip) if clip.has_frames else None,
+                frames=store.stored_frames(clip) if clip.has_frames else None,
                 masks=masks,
                 confidence=confidence,
                 objects=objects,
