@@ -1,13 +1,12 @@
 """The gate before promotion: thresholds of scores, baselines to beat, and a comparison with the champion."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.paired import paired_difference
 from maskcast.registry.evaluations import EvaluationRecord, why_incomparable
 from maskcast.registry.gate_params import ForecastGate, Gate
-from maskcast.registry.verdict import BaselineComparison, Threshold, Verdict
+from maskcast.registry.verdict import LIMITS, Check, Verdict
 
 # Predicts the most frequent true class; a model that is not better has learned almost nothing.
 ONE_CLASS = "one class everywhere"
@@ -32,16 +31,15 @@ def judge(
             that was not scored.
     """
     measure = ours.measure
-    thresholds: list[Threshold | BaselineComparison] = []
-    limits: dict[Literal["least", "most"], dict[str, float]] = {"least": gate.least, "most": gate.most}
-    for end, named in limits.items():
-        for name, limit in named.items():
+    thresholds: list[Check] = []
+    for end, op in LIMITS.items():
+        for name, limit in getattr(gate, end).items():
             if name not in ours.scores:
                 raise MaskcastError(
                     f"{measure.registers}.gate.{end}: {name!r} was not measured; scores: "
                     f"{', '.join(sorted(ours.scores))}"
                 )
-            thresholds.append(Threshold(name, ours.scores[name], end, limit))
+            thresholds.append(Check(name, ours.scores[name], op, limit))
     if gate.score not in ours.per_item:
         raise MaskcastError(
             f"{measure.registers}.gate.score: no {measure.of} of {ours.place} has the score {gate.score}; "
@@ -49,7 +47,7 @@ def judge(
         )
     if gate.score in ours.one_class:  # unknown to older evaluations, undefined for detectors
         constant = ours.one_class[gate.score]
-        thresholds.append(BaselineComparison(gate.score, ours.scores[gate.score], ONE_CLASS, constant))
+        thresholds.append(Check(gate.score, ours.scores[gate.score], ">", constant, ONE_CLASS))
     thresholds += _baseline_comparisons(ours, gate) if isinstance(gate, ForecastGate) else ()
     if champion is None:
         return Verdict(thresholds, None, None, None, gate)
@@ -64,7 +62,7 @@ def judge(
     return Verdict(thresholds, champion, difference, None, gate, arithmetic=arithmetic if differs else None)
 
 
-def _baseline_comparisons(ours: EvaluationRecord, gate: ForecastGate) -> Iterator[BaselineComparison]:
+def _baseline_comparisons(ours: EvaluationRecord, gate: ForecastGate) -> Iterator[Check]:
     for baseline in gate.beats:
         theirs = ours.scores.get(f"{gate.score}_{baseline}")
         if theirs is None:
@@ -76,4 +74,4 @@ def _baseline_comparisons(ours: EvaluationRecord, gate: ForecastGate) -> Iterato
         difference = None
         if items.keys() == rivals.keys():
             difference = paired_difference(items, rivals, gate, ours.measure.of, ours.videos)
-        yield BaselineComparison(gate.score, ours.scores[gate.score], baseline, theirs, difference)
+        yield Check(gate.score, ours.scores[gate.score], ">", theirs, baseline, difference)

@@ -55,7 +55,7 @@ def _verdict(model: Version, verdict: Verdict) -> Html:
     word, _, reasons = verdict.line.partition(":")
     lead = element("p", f"{model.name} version {model.number} ", element("strong", word), f":{reasons}.")
     rows = [
-        [each.score, f"{each.value:.4f}", each.requirement, "yes" if each.passed else "no"]
+        [each.name, f"{each.value:.4f}", each.requirement, "yes" if each.passed else "no"]
         for each in verdict.thresholds
     ]
     return concatenate(

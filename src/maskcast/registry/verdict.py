@@ -1,6 +1,7 @@
 """The verdict of a gate on a model, with the numbers on which it is based."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -13,68 +14,64 @@ REMEDY = (
 )
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """A score with its lower or upper limit."""
-
-    score: str
-    value: float
-    end: Literal["least", "most"]
-    limit: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the limit is met."""
-        return self.value >= self.limit if self.end == "least" else self.value <= self.limit
-
-    @property
-    def requirement(self) -> str:
-        """The requirement, as text."""
-        return f"{'>=' if self.end == 'least' else '<='} {self.limit:g}"
-
-    @property
-    def result(self) -> str:
-        """The value, as text."""
-        return self.requirement if self.passed else f"{'<' if self.end == 'least' else '>'} {self.limit:g}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the fields as JSON values."""
-        return {"score": self.score, "value": self.value, self.end: self.limit, "passed": self.passed}
+Op = Literal[">=", "<=", ">"]
+LIMITS: dict[str, Op] = {"least": ">=", "most": "<="}  # keys of the gate's limits, in params and in JSON
+COMPARE: dict[Op, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
+OPPOSITE = {">=": "<", "<=": ">", ">": "<="}
 
 
 @dataclass(frozen=True)
-class BaselineComparison:
-    """A score that must exceed a baseline's."""
+class Check:
+    """A score with its bound.
 
-    score: str
+    Args:
+        name: of the score.
+        value: of the model.
+        op: how the value must compare with the bound.
+        bound: a limit of the gate, or the score of a baseline.
+        baseline: the baseline; None for a limit of the gate.
+        difference: to the baseline, paired over clips; None if the report does not have the baseline's clips.
+    """
+
+    name: str
     value: float
-    baseline: str
-    theirs: float
+    op: Op
+    bound: float
+    baseline: str | None = None
     difference: Difference | None = None
-    """The paired difference over clips; None if the report does not have the baseline's clips."""
 
     @property
     def passed(self) -> bool:
-        """Whether the baseline is beaten."""
-        return self.value > self.theirs
+        """Whether the score is as required."""
+        return COMPARE[self.op](self.value, self.bound)
 
     @property
     def requirement(self) -> str:
         """The requirement, as text."""
-        return f"> {self.theirs:.4f} of {self.baseline}"
+        return f"{self.op} {self._bound}"
 
     @property
     def result(self) -> str:
-        """The value, as text."""
-        text = f"{'>' if self.passed else '<='} {self.theirs:.4f} of {self.baseline}"
+        """How the value compares with the bound, as text."""
+        text = f"{self.op if self.passed else OPPOSITE[self.op]} {self._bound}"
         if self.difference is None:
             return text
         chance = ", which may be chance" if self.difference.may_be_chance else ""
         return f"{text} ({self.difference.of} by {self.difference.of} {self.difference}{chance})"
 
+    @property
+    def _bound(self) -> str:
+        return f"{self.bound:g}" if self.baseline is None else f"{self.bound:.4f} of {self.baseline}"
+
     def as_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
-        return asdict(self) | {"passed": self.passed}
+        bound: dict[str, Any]
+        if self.baseline is None:
+            bound = {end: self.bound for end, op in LIMITS.items() if op == self.op}
+        else:
+            difference = None if self.difference is None else asdict(self.difference)
+            bound = {"baseline": self.baseline, "theirs": self.bound, "difference": difference}
+        return {"score": self.name, "value": self.value, **bound, "passed": self.passed}
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class Verdict:
         arithmetic: that of the model and of the champion, if they were scored in different ones.
     """
 
-    thresholds: Sequence[Threshold | BaselineComparison]
+    thresholds: Sequence[Check]
     champion: int | None
     difference: Difference | None
     incomparable: str | None
@@ -109,7 +106,7 @@ class Verdict:
     @property
     def line(self) -> str:
         """The whole verdict in one line."""
-        parts = [f"{each.score} {each.value:.4f} {each.result}" for each in self.thresholds]
+        parts = [f"{each.name} {each.value:.4f} {each.result}" for each in self.thresholds]
         if self.difference is not None:
             fits = ">=" if self.difference.low >= -self.gate.margin else "<"
             samples = "images" if self.difference.of == "image" else "videos"
