@@ -299,6 +299,13 @@ def test_columns_are_written_as_numpy_would_and_memory_holds_none_of_them(tmp_pa
     assert (tmp_path / "clips.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
+def test_a_name_that_is_not_utf8_is_read_as_it_was_written(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    with writer(tmp_path / "s") as w:
+        w.add(name, split="train", kind="labelled", frames=FRAMES, masks={MASK: MASKS}, meta={"video": name})
+    assert (ClipStore(tmp_path / "s").get(name).id, ClipStore(tmp_path / "s").clips[0].video) == (name, name)
+
+
 def test_ids_sort_as_people_count() -> None:
     assert sorted(["v_10", "v_2", "a_3"], key=natural_sort_key) == ["a_3", "v_2", "v_10"]
 

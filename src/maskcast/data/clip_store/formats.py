@@ -8,107 +8,80 @@ import hashlib
 import json
 import mmap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
-from maskcast.data.clip_store.table import Clip, FrameSpan, Group, LayerSpan, Table, group_clips, group_of, id_hash
+from maskcast.data.clip_store.table import (
+    MAX_FRAMES,
+    Clip,
+    Count,
+    Group,
+    Positive,
+    Table,
+    group_clips,
+    group_of,
+    id_hash,
+)
 from maskcast.errors import MaskcastError
-from maskcast.labels import MAX_SIDE, LabelMap, label_maps_from_json, single_map
+from maskcast.labels import MAX_SIDE, LabelMap, single_map
 from maskcast.reading import load_memmap, parsing, pluralize, short_repr
 
 FORMAT_V1, FORMAT = "maskcast-clips/1", "maskcast-clips/2"
 LINES_FILE, COLUMNS_FILE = "clips.jsonl", "clips.npy"
 LAYERS_V1 = {"masks": "labels/mask", "confidence": "confidence/mask"}
 REMEDY = "write the clip store again"
-MAX_FRAMES = 1 << 24  # per clip: three days at 60 fps
 CACHED_CLIPS = 64  # per store: the line of a clip of an hour takes milliseconds to parse, and megabytes
 MAX_MASK_BYTES = 1 << 30  # bytes of the masks of a clip of format 1, which are one chunk
 
-Count = Annotated[int, Field(ge=0, le=1 << 62)]
+Side = Annotated[int, Field(strict=True, ge=1, le=MAX_SIDE)]
 
 
-class _Strict(BaseModel):
-    """Base of the parts of an index: types must match exactly; keys of newer versions are ignored."""
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A file of a store.
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    Attributes:
+        frames: their number in a shard of frames.
+        bytes: its size.
+        sha256: of its content.
+    """
 
-
-class _Shard(_Strict):
+    frames: Count | None = None
     bytes: Count
     sha256: str
-    frames: Count | None = None
 
 
-class _Group(_Strict):
-    split: str
-    kind: str
-    layers: list[str]
-    clips: Count
+class _Header(BaseModel):
+    """The keys that ``index.json`` has in both formats; keys of newer versions are ignored."""
 
-
-class _FrameSpan(_Strict):
-    shard: str
-    start: Count
-    size: Count
-
-
-class _LayerSpan(_Strict):
-    shard: str
-    start: Count
-    chunks: list[Annotated[int, Field(ge=1, le=1 << 62)]]
-
-
-class _Line(_Strict):
-    """A line of ``clips.jsonl``; in format 1 the layers of a clip are described differently."""
-
-    id: str
-    split: str
-    kind: str
-    num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)]
-    frames: _FrameSpan | None
-    layers: dict[str, _LayerSpan]
-    objects: dict[str, dict[Annotated[str, Field(pattern="^[0-9]{1,5}$")], Annotated[int, Field(ge=1, le=255)]]]
-    meta: dict[str, Any]
-
-
-class _Map(_Strict):
-    """A label map; keys of newer versions may be missing, and `labels.LabelMap` checks the values."""
-
-    name: str
-    classes: list[str]
-    kind: str
-    things: bool = False
-    attributes: dict[str, list[str | None]] = Field(default_factory=dict)
-
-
-class _Header(_Strict):
-    """The keys that ``index.json`` has in both formats."""
-
-    height: Annotated[int, Field(ge=1, le=MAX_SIDE)]
-    width: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+    height: Side
+    width: Side
     meta: dict[str, Any]
     skipped: list[dict[str, str]]
-    shards: dict[str, _Shard]
+    shards: dict[str, Shard]
 
 
 class _HeaderV1(_Header):
     classes: list[str]
     clips: list[dict[str, Any]]
 
+    @property
+    def maps(self) -> tuple[LabelMap, ...]:
+        return single_map(self.classes)
+
 
 class _HeaderV2(_Header):
-    maps: list[_Map]
-    chunk_frames: Annotated[int, Field(ge=1)]
-    groups: list[_Group]
+    maps: tuple[LabelMap, ...]
+    chunk_frames: Positive
+    groups: tuple[Group, ...]
 
 
-HEADERS: dict[str, type[_Header]] = {FORMAT_V1: _HeaderV1, FORMAT: _HeaderV2}
-LINE = TypeAdapter(_Line)  # created once, because many lines are parsed
+CLIP = TypeAdapter(Clip)  # created once, because many lines are parsed
 
 
 @dataclass(frozen=True)
@@ -121,7 +94,7 @@ class Index:
         maps: label maps by name.
         meta: JSON about the whole store.
         skipped: what was left out, and why.
-        shards: by file name, ``bytes``, ``sha256`` and, for shards of frames, ``frames``.
+        shards: by file name.
         digest: 32 hex digits that differ if the contents of the store do.
         table: the clips.
     """
@@ -131,7 +104,7 @@ class Index:
     maps: dict[str, LabelMap]
     meta: dict[str, Any]
     skipped: list[dict[str, str]]
-    shards: dict[str, dict[str, Any]]
+    shards: dict[str, Shard]
     digest: str
     table: Table
 
@@ -145,17 +118,21 @@ def parse_index(raw: bytes, path: Path) -> Index:
     with parsing(path, "a valid index", REMEDY):
         index = json.loads(raw)
         form = str(index.get("format"))
-        if form not in HEADERS:
+        if form not in (FORMAT_V1, FORMAT):
             raise MaskcastError(
                 f"{path}: not a {FORMAT} index (format: {short_repr(index.get('format'))}); {REMEDY}"
             )
-        HEADERS[form].model_validate(index)
-        _check_shards(index["shards"], path)
-        height, width = index["height"], index["width"]
+        try:
+            header = (_HeaderV1 if form == FORMAT_V1 else _HeaderV2).model_validate(index)
+            maps = {one.name: one for one in header.maps}
+        except MaskcastError as error:  # of a label map
+            raise ValueError(str(error)) from None
+        _check_shards(header.shards, path)
         digest = hashlib.sha256(raw).hexdigest()[:32]
-        table = (_table_v1 if form == FORMAT_V1 else _table_v2)(index, path, digest)
-        maps = {one.name: one for one in _maps(index)}
-        return Index(height, width, maps, index["meta"], index["skipped"], index["shards"], digest, table)
+        table = (
+            _table_v1(header, path, digest) if isinstance(header, _HeaderV1) else _table_v2(header, path, digest)
+        )
+        return Index(header.height, header.width, maps, header.meta, header.skipped, header.shards, digest, table)
 
 
 def to_line(clip: Clip) -> bytes:
@@ -176,16 +153,7 @@ def to_line(clip: Clip) -> bytes:
     return json.dumps(entry).encode() + b"\n"
 
 
-def _maps(index: dict[str, Any]) -> tuple[LabelMap, ...]:
-    try:
-        if "classes" in index:
-            return single_map(index["classes"])
-        return label_maps_from_json(index["maps"])
-    except MaskcastError as error:
-        raise ValueError(str(error)) from None
-
-
-def _check_shards(shards: dict[str, dict[str, Any]], path: Path) -> None:
+def _check_shards(shards: dict[str, Shard], path: Path) -> None:
     """Refuses shards that are missing, cut short or not in the folder of the index."""
     for name, shard in shards.items():
         if Path(name).name != name:
@@ -193,24 +161,22 @@ def _check_shards(shards: dict[str, dict[str, Any]], path: Path) -> None:
                 f"{path}: refers to a shard that is not listed or not in its folder; write the store again"
             )
         file = path.parent / name
-        if not file.is_file() or file.stat().st_size != shard["bytes"]:
+        if not file.is_file() or file.stat().st_size != shard.bytes:
             raise MaskcastError(f"{file}: shard is missing or cut short; write the clip store again")
 
 
-def _table_v1(index: dict[str, Any], path: Path, digest: str) -> Table:
+def _table_v1(header: _HeaderV1, path: Path, digest: str) -> Table:
     clips = []
-    for entry in index["clips"]:
-        LINE.validate_python({**entry, "layers": {}, "objects": {}})
-        size = entry["num_frames"]
+    for entry in header.clips:
         layers = {
-            layer: LayerSpan(entry[name]["shard"], entry[name]["start"], (entry[name]["size"],), size)
+            layer: {"shard": entry[name]["shard"], "start": entry[name]["start"], "chunks": [entry[name]["size"]]}
             for name, layer in LAYERS_V1.items()
             if entry[name]
         }
-        if layers and size * index["height"] * index["width"] > MAX_MASK_BYTES:
-            raise ValueError(f"clip {entry['id']!r} has {pluralize(size, 'frame')}")
-        clip = _clip(entry, layers, {}, digest)
-        _check_spans(clip, index["shards"], path)
+        clip = _clip(entry | {"layers": layers, "objects": {}}, entry["num_frames"], digest)
+        if layers and clip.num_frames * header.height * header.width > MAX_MASK_BYTES:
+            raise ValueError(f"clip {clip.id!r} has {pluralize(clip.num_frames, 'frame')}")
+        _check_spans(clip, header.shards, path)
         clips.append(clip)
     groups, numbers = group_clips(clips)
     return Table(
@@ -222,17 +188,18 @@ def _table_v1(index: dict[str, Any], path: Path, digest: str) -> Table:
     )
 
 
-def _table_v2(index: dict[str, Any], path: Path, digest: str) -> Table:
-    groups = [Group(one["split"], one["kind"], tuple(one["layers"])) for one in index["groups"]]
-    shards, count = index["shards"], sum(one["clips"] for one in index["groups"])
+def _table_v2(header: _HeaderV2, path: Path, digest: str) -> Table:
+    groups, shards = header.groups, header.shards
+    counts = [group.clips for group in groups]
+    count = sum(counts)
     columns = load_memmap(path.parent / COLUMNS_FILE, REMEDY) if count else np.empty((4, 0), np.uint64)
     if columns.dtype != np.uint64 or columns.shape != (4, count) or not {LINES_FILE, COLUMNS_FILE} <= set(shards):
         raise ValueError(f"{COLUMNS_FILE} does not hold {pluralize(count, 'clip')}")
     ends, num_frames, hashes, numbers = map(np.asarray, columns)
-    if (int(ends[-1]) if count else 0) != shards[LINES_FILE]["bytes"]:
+    if (int(ends[-1]) if count else 0) != shards[LINES_FILE].bytes:
         raise ValueError(f"{COLUMNS_FILE} and {LINES_FILE} differ")
     of_groups = np.bincount(np.minimum(numbers, len(groups)).astype(np.int64), minlength=len(groups)).tolist()
-    if of_groups != [one["clips"] for one in index["groups"]]:
+    if of_groups != counts:
         raise ValueError(f"{COLUMNS_FILE} lists {of_groups} clips in the groups")
     if count and not (1 <= num_frames.min() <= num_frames.max() <= MAX_FRAMES and (ends[1:] > ends[:-1]).all()):
         raise ValueError(f"{COLUMNS_FILE} has invalid clip lengths")
@@ -243,16 +210,7 @@ def _table_v2(index: dict[str, Any], path: Path, digest: str) -> Table:
         line = f"{path.parent / LINES_FILE}: line {row + 1}"
         with parsing(line, "a valid line", REMEDY):
             entry = json.loads(lines[int(ends[row - 1]) if row else 0 : int(ends[row])])
-            LINE.validate_python(entry)
-            layers = {
-                name: LayerSpan(one["shard"], one["start"], tuple(one["chunks"]), index["chunk_frames"])
-                for name, one in entry["layers"].items()
-            }
-            objects = {
-                name: {int(one): class_id for one, class_id in classes.items()}
-                for name, classes in entry["objects"].items()
-            }
-            clip = _clip(entry, layers, objects, digest)
+            clip = _clip(entry, header.chunk_frames, digest)
             listed = (groups[int(numbers[row])], num_frames[row], hashes[row])
             if (group_of(clip), clip.num_frames, id_hash(clip.id)) != listed:
                 raise ValueError(f"not the clip that {COLUMNS_FILE} and {path.name} list here")
@@ -262,12 +220,12 @@ def _table_v2(index: dict[str, Any], path: Path, digest: str) -> Table:
     return Table(num_frames, hashes, groups, numbers, build)
 
 
-def _clip(
-    entry: dict[str, Any], layers: dict[str, LayerSpan], objects: dict[str, dict[int, int]], digest: str
-) -> Clip:
-    span = FrameSpan(*(entry["frames"][key] for key in ("shard", "start", "size"))) if entry["frames"] else None
-    size = entry["num_frames"]
-    return Clip(entry["id"], entry["split"], entry["kind"], size, span, layers, objects, entry["meta"], digest)
+def _clip(entry: dict[str, Any], chunk_frames: int, digest: str) -> Clip:
+    # Not validate_json, which refuses the escapes that stand for bytes of a file's name that are not UTF-8.
+    clip: Clip = CLIP.validate_python({**entry, "store": digest})
+    for name, layer in clip.layers.items():
+        clip.layers[name] = replace(layer, chunk_frames=chunk_frames)
+    return clip
 
 
 def _map_lines(path: Path) -> mmap.mmap:
@@ -275,7 +233,7 @@ def _map_lines(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _check_spans(clip: Clip, shards: Mapping[str, Any], path: Path) -> None:
+def _check_spans(clip: Clip, shards: Mapping[str, Shard], path: Path) -> None:
     """Refuses a clip whose layers are not fully inside shards that the index lists."""
     named = [span.shard for span in (clip.frames, *clip.layers.values()) if span]
     if not set(named) <= set(shards):
@@ -285,10 +243,10 @@ def _check_spans(clip: Clip, shards: Mapping[str, Any], path: Path) -> None:
     size, span = clip.num_frames, clip.frames
     sound = size > 0
     if span is not None:
-        sound &= span.size == size and _within(span.start, size, shards[span.shard]["frames"])
+        sound &= span.size == size and _within(span.start, size, shards[span.shard].frames or 0)
     for layer in clip.layers.values():
         sound &= len(layer.chunks) == -(-size // layer.chunk_frames) and min(layer.chunks) > 0
-        sound &= _within(layer.start, sum(layer.chunks), shards[layer.shard]["bytes"])
+        sound &= _within(layer.start, sum(layer.chunks), shards[layer.shard].bytes)
     if not sound:
         raise ValueError(f"clip {clip.id!r} is not inside its shards")
 

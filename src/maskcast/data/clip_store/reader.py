@@ -14,6 +14,7 @@ one chunk per clip, can be read as well.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,7 @@ class ClipStore:
         if span is None:
             raise self._lacks(clip, FRAMES)
         if span.shard not in self._mapped:
-            shape = (self._shards[span.shard]["frames"], self.height, self.width, 3)
+            shape = (self._shards[span.shard].frames, self.height, self.width, 3)
             mapped = load_memmap(self.root / span.shard, "fetch or write the clip store again")
             if mapped.shape != shape or mapped.dtype != np.uint8:
                 raise MaskcastError(
@@ -207,7 +208,7 @@ class ClipStore:
         """Returns the frames for the writer of another store, which links their shard."""
         frames_THWC, span = self.frames(clip), self._of_store(clip).frames
         assert span is not None
-        return StoredFrames(frames_THWC, self.root / span.shard, span.start, self._shards[span.shard])
+        return StoredFrames(frames_THWC, self.root / span.shard, span.start, asdict(self._shards[span.shard]))
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the masks (T, H, W) of the chosen map in a slice of the frames; see `LabelMap` for the values.
@@ -230,7 +231,7 @@ class ClipStore:
         for name, shard in self._shards.items():
             with parsing(self.root / name, "a readable shard", "fetch or write it again"):
                 digest = sha256_of(self.root / name)
-            if digest != shard["sha256"]:
+            if digest != shard.sha256:
                 raise MaskcastError(
                     f"{self.root / name}: contents differ from index.json; fetch or write it again"
                 )

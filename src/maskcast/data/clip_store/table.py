@@ -6,11 +6,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, overload
+from typing import Annotated, Any, overload
 
 import numpy as np
+from pydantic import Field
 
 FRAMES = "frames"  # the layer of RGB frames
+MAX_FRAMES = 1 << 24  # per clip: three days at 60 fps
+
+# Constraints of numbers in an index. Strict, because pydantic would take "0" and true for numbers.
+Count = Annotated[int, Field(strict=True, ge=0, le=1 << 62)]
+Positive = Annotated[int, Field(strict=True, ge=1, le=1 << 62)]
+InstanceId = Annotated[int, Field(ge=0, le=99_999)]  # a key, which is text in JSON
+ClassId = Annotated[int, Field(strict=True, ge=1, le=255)]
 
 
 def masks_layer(label_map: str) -> str:
@@ -28,8 +36,8 @@ class FrameSpan:
     """The location of a clip's frames: rows of a shard."""
 
     shard: str
-    start: int
-    size: int
+    start: Count
+    size: Count
 
 
 @dataclass(frozen=True)
@@ -57,13 +65,14 @@ class LayerSpan:
         shard: file name.
         start: byte offset of the first chunk.
         chunks: size of each chunk in bytes; chunks are contiguous.
-        chunk_frames: number of frames of a chunk; the last chunk may hold fewer.
+        chunk_frames: number of frames of a chunk; the last chunk may hold fewer. 0 as read from a line, which does
+            not say it.
     """
 
     shard: str
-    start: int
-    chunks: tuple[int, ...]
-    chunk_frames: int
+    start: Count
+    chunks: tuple[Positive, ...]
+    chunk_frames: int = 0
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
@@ -90,10 +99,10 @@ class Clip:
     id: str
     split: str
     kind: str
-    num_frames: int
+    num_frames: Annotated[int, Field(strict=True, ge=1, le=MAX_FRAMES)]
     frames: FrameSpan | None = None
     layers: dict[str, LayerSpan] = field(default_factory=dict, hash=False)
-    objects: dict[str, dict[int, int]] = field(default_factory=dict, hash=False)
+    objects: dict[str, dict[InstanceId, ClassId]] = field(default_factory=dict, hash=False)
     meta: dict[str, Any] = field(default_factory=dict, hash=False)
     store: str = field(default="", compare=False, repr=False)
 
@@ -142,11 +151,19 @@ class Clip:
 
 @dataclass(frozen=True)
 class Group:
-    """The properties that clips of one group share: split, kind and names of layers."""
+    """The properties that clips of one group share.
+
+    Attributes:
+        split: as of a clip.
+        kind: as of a clip.
+        layers: names of the layers in the store.
+        clips: number of clips that the index lists; 0 while it is written.
+    """
 
     split: str
     kind: str
     layers: tuple[str, ...]
+    clips: Count = field(default=0, compare=False)
 
     @property
     def has_frames(self) -> bool:
