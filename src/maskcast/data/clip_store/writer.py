@@ -20,7 +20,6 @@ from maskcast.data.clip_store.table import (
     StoredFrames,
     confidence_layer,
     group_of,
-    id_hash,
     masks_layer,
 )
 from maskcast.digest import sha256_of
@@ -31,8 +30,6 @@ from maskcast.writing import write_json
 
 class ClipWriter:
     """Writes a clip store into a new folder; the index is written last, so a partial store is never read.
-
-    Duplicate ids are found at the end, so that memory need not hold all ids.
 
     Args:
         root: folder to write; must not exist or be empty.
@@ -57,7 +54,7 @@ class ClipWriter:
             raise MaskcastError(f"label maps {names}: duplicate name; give every map a unique name")
         self.meta = meta or {}
         self._groups: dict[Group, int] = {}
-        self._columns = ColumnWriter(root)
+        self._columns = ColumnWriter()
         self._lines = (root / LINES_FILE).open("wb")
         self.skipped: list[dict[str, str]] = []
         self._frames = FrameShardWriter(root, height, width)
@@ -70,13 +67,11 @@ class ClipWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with ExitStack() as last:
-            last.callback(self._columns.close)
-            with ExitStack() as shards:  # close all, even if the disk is full for one
-                for end in (self._frames.close, self._lines.close, *(one.close for one in self._layers.values())):
-                    shards.callback(end)
-            if kind is None:
-                self._write_index()
+        with ExitStack() as shards:  # close all, even if the disk is full for one
+            for end in (self._frames.close, self._lines.close, *(one.close for one in self._layers.values())):
+                shards.callback(end)
+        if kind is None:
+            self._write_index()
 
     def add(
         self,
@@ -130,14 +125,14 @@ class ClipWriter:
         )
         self._lines.write(to_line(clip))
         group = self._groups.setdefault(group_of(clip), len(self._groups))
-        self._columns.add(self._lines.tell(), clip.num_frames, id_hash(clip_id), group)
+        self._columns.add(clip_id, self._lines.tell(), clip.num_frames, group)
 
     def skip(self, item: str, reason: str) -> None:
         """Records in the index that an item was left out, and why."""
         self.skipped.append({"item": item, "reason": reason})
 
     def _write_index(self) -> None:
-        counts = self._columns.write()
+        counts = self._columns.write(self.root / COLUMNS_FILE)
         shards: dict[str, dict[str, Any]] = {LINES_FILE: {}, COLUMNS_FILE: {}}
         shards |= self._frames.shards
         for layer in self._layers.values():
