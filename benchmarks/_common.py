@@ -108,7 +108,8 @@ def write_untrained(
     from maskcast.models.segmentation.configs import UNetConfig
     from maskcast.models.segmentation.table import save_masker
     from maskcast.registry.artifact import write_artifact
-    from maskcast.registry.bundle import ForecastDescription, write_bundle
+    from maskcast.registry.bundle import write_bundle
+    from maskcast.registry.kinds import ForecastDescription
 
     torch.manual_seed(0)
     classes = tuple(f"class {k}" for k in range(num_classes))

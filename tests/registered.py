@@ -15,7 +15,8 @@ from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.registry.artifact import shrink_clip, write_artifact
-from maskcast.registry.bundle import ForecastDescription, write_bundle
+from maskcast.registry.bundle import write_bundle
+from maskcast.registry.kinds import ForecastDescription
 
 CLASSES = ("background", "red", "blue")
 HEIGHT, WIDTH, SEEN, HORIZON = 32, 48, 4, 2

@@ -25,8 +25,9 @@ from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import RecurrentConfig, UNetConfig
 from maskcast.models.segmentation.recurrent import RecurrentSegmenter
 from maskcast.models.segmentation.table import load_masker, save_masker
-from maskcast.registry.bundle import SegmenterDescription, write_bundle
+from maskcast.registry.bundle import write_bundle
 from maskcast.registry.export_segmenter import export_segmenter, run_frames
+from maskcast.registry.kinds import SegmenterDescription
 from maskcast.registry.loading import load_masker_at
 from maskcast.registry.runtime import PyfuncModel, load_bundle
 

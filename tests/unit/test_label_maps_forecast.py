@@ -23,9 +23,10 @@ from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.params import validate
-from maskcast.registry.bundle import ForecastDescription, write_bundle
+from maskcast.registry.bundle import write_bundle
 from maskcast.registry.forecast_models import MaskerModel
 from maskcast.registry.graphs import PipelineGraph
+from maskcast.registry.kinds import ForecastDescription
 from maskcast.registry.runtime import load_bundle
 from maskcast.runner.stage import get_stage
 

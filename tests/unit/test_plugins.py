@@ -39,7 +39,8 @@ from maskcast.models.segmentation.table import load_masker
 from maskcast.models.weights import build_within_limit
 from maskcast.params import validate
 from maskcast.registry.artifact import write_artifact
-from maskcast.registry.bundle import ForecastDescription, write_bundle
+from maskcast.registry.bundle import write_bundle
+from maskcast.registry.kinds import ForecastDescription
 from maskcast.registry.loading import load_address
 from maskcast.runner.code_digests import module_digests
 from maskcast.runner.fingerprint import fingerprint

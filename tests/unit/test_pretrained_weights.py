@@ -29,9 +29,9 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.configs import SmpConfig
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import params_hash
-from maskcast.registry.bundle import ForecastDescription
 from maskcast.registry.card import model_card
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
+from maskcast.registry.kinds import ForecastDescription
 
 TIMM, SMP = "tu-test_resnet", "mobilenet_v2"
 REPO = "timm/test_resnet.r160_in1k"

@@ -42,9 +42,6 @@ from maskcast.registry import artifact
 from maskcast.registry.artifact import load_artifact, write_artifact
 from maskcast.registry.bundle import (
     DIGESTS,
-    Description,
-    DetectorDescription,
-    ForecastDescription,
     bundle_digest,
     read_bundle,
     write_bundle,
@@ -60,6 +57,7 @@ from maskcast.registry.evaluations import (
 from maskcast.registry.forecast_models import FRAMES_AT_ONCE
 from maskcast.registry.gate import judge
 from maskcast.registry.gate_params import DetectionGate, ForecastGate
+from maskcast.registry.kinds import Description, DetectorDescription, ForecastDescription
 from maskcast.registry.loading import load_address
 from maskcast.registry.runtime import load_bundle
 from maskcast.report import evaluation_files

@@ -14,7 +14,7 @@ from tests.registered import write_parts
 from maskcast.errors import MaskcastError
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker
-from maskcast.registry.bundle import ForecastDescription
+from maskcast.registry.kinds import ForecastDescription
 
 
 @pytest.fixture

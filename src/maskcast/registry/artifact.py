@@ -27,9 +27,10 @@ from maskcast import __version__
 from maskcast.errors import MaskcastError
 from maskcast.plugins import MODELS, plugin_packages
 from maskcast.reading import parsing, read_yaml
-from maskcast.registry.bundle import Description, Kind, read_bundle, write_bundle
+from maskcast.registry.bundle import read_bundle, write_bundle
 from maskcast.registry.card import model_card
 from maskcast.registry.evaluations import EvaluationRecord
+from maskcast.registry.kinds import Description, KindName
 from maskcast.registry.runtime import Model, build_model, load_bundle
 
 LOADER = "maskcast.registry.runtime"
@@ -57,7 +58,7 @@ class Artifact:
     """A complete artifact: its folder, the digest of its bundle, and its model card."""
 
     name: str
-    kind: Kind
+    kind: KindName
     folder: Path
     digest: str
     card: str

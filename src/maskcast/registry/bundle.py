@@ -13,92 +13,20 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, RootModel, TypeAdapter
 
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS
-from maskcast.params import Params, validate
+from maskcast.params import validate
 from maskcast.reading import parsing, read_file, read_json
-from maskcast.registry.inputs import MAX_FRAMES
+from maskcast.registry.kinds import KINDS, Description
 from maskcast.writing import write_json
 
 DIGESTS = "digests.json"
 FILES = ("config.json", WEIGHTS)  # files of each part
-
-ForecastKind = Literal["pipeline", "masker", "forecaster", "encoder"]
-Kind = ForecastKind | Literal["detector", "segmenter"]
-PARTS: dict[Kind, tuple[str, ...]] = {
-    "pipeline": ("masker", "forecaster"),
-    "masker": ("masker",),
-    "forecaster": ("forecaster",),
-    "encoder": ("encoder",),
-    "detector": ("detector",),
-    "segmenter": ("segmenter",),
-}
-
-
-class ForecastDescription(Params):
-    """Contents of model.json of a pipeline or one of its parts."""
-
-    format: Literal["maskcast-registered/1"] = "maskcast-registered/1"
-    kind: ForecastKind
-    """Frames to future masks, frames to masks, a past to its future, or frames to features."""
-    context_frames: int = Field(ge=1, le=MAX_FRAMES)
-    """Frames that were seen when the model was evaluated."""
-    horizon: int = Field(ge=1, le=MAX_FRAMES)
-    """Frames that it forecasts."""
-    precision: Literal["bf16", "fp32"]
-    """Of the masker, as when the masks were generated that the evaluation started from."""
-    consistent_frames: int | None = Field(None, ge=1)
-    """Of a pipeline: frames per window with one class per object, as in those masks; null: single frames."""
-    height: int = Field(ge=1)
-    """Rows of the frames that it was evaluated on; other sizes run, but were not evaluated."""
-    width: int = Field(ge=1)
-    """Columns of these frames."""
-    frame_stride: int | None = Field(None, ge=1)
-    """Distance of consecutive frames in the video they come from; null if unknown or different."""
-    frame_rate: float | None = Field(None, gt=0)
-    """Frames per second of these clips; null if unknown or different."""
-    classes: tuple[str, ...]
-    """Class names by id, background first."""
-    label_map: str | None = None
-    """The label map of these classes; null if the clips of the evaluation had only one."""
-
-
-class DetectorDescription(Params):
-    """Contents of model.json of a detector."""
-
-    format: Literal["maskcast-registered/1"] = "maskcast-registered/1"
-    kind: Literal["detector"] = "detector"
-    """Frames to boxes."""
-    precision: Literal["bf16", "fp32"]
-    """As in its evaluation."""
-    classes: tuple[str, ...]
-    """Class names by id; there is no background class."""
-
-
-class SegmenterDescription(Params):
-    """Contents of model.json of a masker of videos, which may keep state between frames."""
-
-    format: Literal["maskcast-registered/1"] = "maskcast-registered/1"
-    kind: Literal["segmenter"] = "segmenter"
-    """Frames of a video to their masks."""
-    precision: Literal["bf16", "fp32"]
-    """As in its evaluation."""
-    height: int = Field(ge=1)
-    """Rows of the frames that it was evaluated on; other sizes run, but were not evaluated."""
-    width: int = Field(ge=1)
-    """Columns of these frames."""
-    classes: tuple[str, ...]
-    """Class names by id, background first."""
-    label_map: str
-    """The label map of these classes; the model may have others."""
-
-
-Description = ForecastDescription | DetectorDescription | SegmenterDescription
 
 
 class _ModelFile(RootModel[Annotated[Description, Field(discriminator="kind")]]):
@@ -118,7 +46,7 @@ def write_bundle(folder: Path, description: Description, parts: Mapping[str, Pat
     """
     folder.mkdir(parents=True)
     (folder / "model.json").write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    for part in PARTS[description.kind]:
+    for part in KINDS[description.kind].parts:
         (folder / part).mkdir()
         for name in FILES:
             source = parts[part] / name
@@ -162,7 +90,7 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
             raise MaskcastError(f"{folder / name}: {fault}; fetch or register the model again")
     values = read_json(folder / "model.json", "description of a model", "register it again")
     description = validate(_ModelFile, values, f"{folder / 'model.json'}: ").root
-    expected = {"model.json", *(f"{part}/{name}" for part in PARTS[description.kind] for name in FILES)}
+    expected = {"model.json", *(f"{part}/{name}" for part in KINDS[description.kind].parts for name in FILES)}
     if wrong := set(files) ^ expected:
         raise MaskcastError(
             f"{folder / min(wrong)}: missing or unexpected; register the model again (files of a "

@@ -9,20 +9,12 @@ from maskcast.evaluation.metrics import foreground_text
 from maskcast.models.base import read_description
 from maskcast.params import flatten
 from maskcast.reading import pluralize
-from maskcast.registry.bundle import PARTS, Description, DetectorDescription, SegmenterDescription
 from maskcast.registry.evaluations import EvaluationRecord
+from maskcast.registry.kinds import KINDS, Description, DetectorDescription, SegmenterDescription
 from maskcast.report.tables import markdown
 
 SCORES = ("jaccard_last", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP")
 ONE_CLASS = ("jaccard_last", "jaccard_last_no_background", *SCORES[1:])  # for one class besides the background
-PURPOSE = {
-    "pipeline": "RGB frames of a clip in, class masks of the frames that follow out.",
-    "masker": "RGB frames in, class masks of these frames out.",
-    "forecaster": "The past of a clip in, its future out.",
-    "encoder": "RGB frames in, one vector of features for each frame out.",
-    "detector": "RGB images in, boxes with scores and classes out.",
-    "segmenter": "RGB frames of a video in, in order; class masks of these frames out.",
-}
 
 
 def model_card(
@@ -36,8 +28,9 @@ def model_card(
         record: the evaluation of the pipeline, detector or segmenter.
         tags: provenance, as in the tags of its version.
     """
-    descriptions = {name: read_description(parts[name]) for name in PARTS[about.kind]}
-    lines = [f"# maskcast {about.kind}", "", PURPOSE[about.kind], "", "## Provenance", ""]
+    kind = KINDS[about.kind]
+    descriptions = {name: read_description(parts[name]) for name in kind.parts}
+    lines = [f"# maskcast {about.kind}", "", kind.purpose, "", "## Provenance", ""]
     lines += [f"- {name.removeprefix('maskcast.')}: `{value}`" for name, value in tags.items()]
     lines += ["", "## Scores", "", *_scores(about, record), "## Params", ""]
     lines += [

@@ -8,7 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from maskcast.registry.bundle import PARTS, read_bundle
+from maskcast.registry.bundle import read_bundle
+from maskcast.registry.kinds import KINDS
 from maskcast.registry.loading import download
 from maskcast.registry.store import Registry
 from maskcast.runner.outputs import atomic_output, check_not_exists
@@ -34,7 +35,7 @@ def download_parts(registry: Registry, which: str, output: Path) -> str:
     version = registry.find(which)
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, atomic_output(output) as partial:
         data = download(registry, version, Path(scratch)) / "data"
-        parts = PARTS[read_bundle(data, version.digest).kind]
+        parts = KINDS[read_bundle(data, version.digest).kind].parts
         for part in parts:
             shutil.copytree(data / part, partial / part)
         record = {"name": registry.name, "version": version.number, "digest": version.digest}

@@ -23,27 +23,37 @@ class Measure:
         format: identifier in evaluation.json.
         stage: name of the evaluating stage.
         registers: name of the registering stage.
-        of: what is scored individually, e.g. a clip.
-        table: CSV file with individual scores.
-        key: its column of ids.
-        each: its columns of scores.
-        must_agree: facts that must be equal for a comparison of two evaluations, with the message if they are not.
-        about: facts that become tags of a version.
+        each: columns of scores in the table of individual scores.
         headline: scores that become tags of a version and are compared on the page.
         listed: those of ``headline`` that ``models list`` shows.
+        of: what is scored individually.
+        key: the table's column of ids.
+        about: facts that become tags of a version.
+        also_equal: facts that must be equal for a comparison, besides data and definitions; with the message if
+            they are not.
     """
 
     format: str
     stage: str
     registers: str
-    of: str
-    table: str
-    key: str
     each: tuple[str, ...]
-    must_agree: Mapping[str, str]
-    about: tuple[str, ...]
     headline: tuple[str, ...]
     listed: tuple[str, ...]
+    of: str = "clip"
+    key: str = "clip"
+    about: tuple[str, ...] = ("data", "clip_store", "mask_store")
+    also_equal: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def must_agree(self) -> dict[str, str]:
+        """Facts that must be equal for a comparison of two evaluations, with the message if they are not."""
+        shared = {"data": f"on other {self.of}s", "definitions": "by other definitions of the scores"}
+        return shared | dict(self.also_equal)
+
+    @property
+    def table(self) -> str:
+        """CSV file with individual scores."""
+        return f"per_{self.of}.csv"
 
     @property
     def files(self) -> tuple[str, str]:
@@ -55,16 +65,7 @@ FORECASTS = Measure(
     format=evaluation_record.FORECASTS,
     stage="evaluate",
     registers="register_models",
-    of="clip",
-    table="per_clip.csv",
-    key="clip",
     each=("jaccard_last", "jaccard_mean"),
-    must_agree={
-        "data": "on other clips",
-        "definitions": "by other definitions of the scores",
-        "context": "from another kind of context",
-    },
-    about=("data", "clip_store", "mask_store"),
     headline=(
         "jaccard_last",
         "jaccard_last_no_background",
@@ -77,30 +78,24 @@ FORECASTS = Measure(
         "masker_jaccard",
     ),
     listed=("jaccard_last", "jaccard_mean"),
+    also_equal={"context": "from another kind of context"},
 )
 DETECTIONS = Measure(
     format=evaluation_record.DETECTIONS,
     stage="evaluate_detector",
     registers="register_detector",
-    of="image",
-    table="per_image.csv",
-    key="id",
     each=("AP", "f1"),
-    must_agree={"data": "on other images", "definitions": "by other definitions of the scores"},
-    about=("data", "dataset"),
     headline=("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100"),
     listed=("AP", "AP50"),
+    of="image",
+    key="id",
+    about=("data", "dataset"),
 )
 VIDEOS = Measure(
     format=evaluation_record.VIDEOS,
     stage="evaluate_video",
     registers="register_segmenter",
-    of="clip",
-    table="per_clip.csv",
-    key="clip",
     each=("jaccard", "flicker", "mvc8"),
-    must_agree={"data": "on other clips", "definitions": "by other definitions of the scores"},
-    about=("data", "clip_store", "mask_store"),
     headline=(
         "jaccard",
         "jaccard_no_background",

@@ -12,9 +12,10 @@ from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS
 from maskcast.reading import parsing, read_json
 from maskcast.registry.artifact import load_artifact
-from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest
+from maskcast.registry.bundle import bundle_digest
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import as_batch
+from maskcast.registry.kinds import Description, ForecastDescription
 from maskcast.registry.runtime import Model
 from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry, Version
 from maskcast.runner.mlflow_client import download_files

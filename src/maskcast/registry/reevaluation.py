@@ -8,17 +8,15 @@ from pathlib import Path
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import pluralize
-from maskcast.registry.bundle import PARTS, read_bundle
+from maskcast.registry.bundle import read_bundle
 from maskcast.registry.evaluations import read_evaluation
+from maskcast.registry.kinds import KINDS
 from maskcast.registry.loading import download
 from maskcast.registry.register import add_evaluation
 from maskcast.registry.store import Registry
 from maskcast.runner.dvc_calls import Call, params_of, path_within, read_calls, sources_of
 from maskcast.runner.provenance import Origin
 from maskcast.runner.run import run_stage
-
-EVALUATED = ("pipeline", "detector", "segmenter")  # kinds that have scores of their own
-PORTS = {"segmenter": "masker"}  # ports of parts of a bundle that are named otherwise
 
 
 def evaluate_version(registry: Registry, which: str, pipeline: Path) -> None:
@@ -55,11 +53,11 @@ def evaluate_version(registry: Registry, which: str, pipeline: Path) -> None:
     registering = calls[found[0]]
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
         weights = download(registry, version, Path(scratch)) / "data"
-        kind = read_bundle(weights, version.digest).kind
-        if kind not in EVALUATED:
+        kind = KINDS[read_bundle(weights, version.digest).kind]
+        if kind.measure is None:
             raise MaskcastError(f"{title}: is part of a pipeline; evaluate the pipeline")
-        parts = {part: weights / part for part in PARTS[kind]}
-        by_port = {PORTS.get(part, part): folder for part, folder in parts.items()}
+        parts = {part: weights / part for part in kind.parts}
+        by_port = {kind.ports.get(part, part): folder for part, folder in parts.items()}
         models = {registering.ports[port]: folder for port, folder in by_port.items()}
         say(f"evaluating {title} on the data of {file}; outputs are temporary, MLflow keeps the pictures")
         rerun = _Rerun(pipeline, Path(scratch, "outputs"), calls, models)

@@ -16,11 +16,10 @@ from typing import Any
 from maskcast.progress import say
 from maskcast.registry.artifact import Artifact, ModelEntry, make_artifact
 from maskcast.registry.audit_trail import champion_for
-from maskcast.registry.bundle import PARTS, Kind
-from maskcast.registry.card import PURPOSE
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import judge
 from maskcast.registry.gate_params import Gate
+from maskcast.registry.kinds import KINDS
 from maskcast.registry.page import write_page
 from maskcast.registry.store import CANDIDATE, CHAMPION, EVALUATION, Registry, Version
 from maskcast.registry.verdict import Verdict
@@ -29,9 +28,6 @@ from maskcast.runner.mlflow_run import open_run
 from maskcast.runner.outputs import run_file
 from maskcast.runner.provenance import Origin
 from maskcast.writing import write_json
-
-# The last registered model is the evaluated one, which is promoted; its tags name the others' versions.
-ORDER: tuple[Kind, ...] = ("encoder", "masker", "forecaster", "pipeline", "detector", "segmenter")
 
 MAX_DESCRIPTION = 5000  # characters
 CUT = "\n\n(The whole card is README.md of the artifact.)\n"
@@ -49,7 +45,8 @@ def register(
     """Registers new versions; sets the alias ``candidate`` if the evaluated model passes the gate; reports both.
 
     Args:
-        entries: masker, forecaster, pipeline and, if one was trained, encoder; or one detector or segmenter.
+        entries: encoder, if one was trained, masker, forecaster and pipeline; or one detector or segmenter. The
+            last one is the evaluated model, which is promoted; its tags name the others' versions.
         parts: folders that the training stages wrote.
         record: the evaluation of the pipeline, detector or segmenter.
         gate: requirements for the evaluated model.
@@ -63,11 +60,10 @@ def register(
     """
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, convert_mlflow_errors():
         artifacts = [
-            make_artifact(Path(scratch, entry.about.kind), entry, parts, record, origin.tags)
-            for entry in sorted(entries, key=lambda entry: ORDER.index(entry.about.kind))
+            make_artifact(Path(scratch, entry.about.kind), entry, parts, record, origin.tags) for entry in entries
         ]
         promoted = artifacts[-1]
-        scored = {part: parts[part] for part in PARTS[promoted.kind]}
+        scored = {part: parts[part] for part in KINDS[promoted.kind].parts}
         record.check_models(**scored)  # they must not have been replaced since
         registry = Registry(promoted.name, creates=True)
         verdict = _verdict(registry, promoted.digest, record, gate)
@@ -196,7 +192,7 @@ def _create_once(registry: Registry, source: str, run_id: str, tags: Mapping[str
     process with the higher number sees the other version and deletes its own. If it is killed in between, an
     unused version remains, as the first of equal digests counts.
     """
-    number = registry.create(source, run_id, tags, _fit(artifact.card), PURPOSE[artifact.kind])
+    number = registry.create(source, run_id, tags, _fit(artifact.card), KINDS[artifact.kind].purpose)
     first = _with_digest(registry, tags["maskcast.digest"])
     assert first is not None
     if first.number == number:

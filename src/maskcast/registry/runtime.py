@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from maskcast.errors import MaskcastError
-from maskcast.registry.bundle import Description, read_bundle
+from maskcast.registry.bundle import read_bundle
 from maskcast.registry.forecast_models import ForecasterModel, MaskerModel, PipelineModel
 from maskcast.registry.frame_models import DetectorModel, EncoderModel
 from maskcast.registry.inputs import Shape, check_request_size
+from maskcast.registry.kinds import Description
 from maskcast.runner.mlflow_errors import bad_request
 
 

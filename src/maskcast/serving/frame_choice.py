@@ -8,7 +8,7 @@ import numpy as np
 from maskcast.data.video_files.timing import TOLERANCE, Timing, same_rate
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize
-from maskcast.registry.bundle import ForecastDescription
+from maskcast.registry.kinds import ForecastDescription
 from maskcast.serving.videos import Video
 
 

@@ -47,8 +47,8 @@ def register_detector(
     from maskcast.data.detection.dataset import DetectionSet
     from maskcast.models.base import read_description
     from maskcast.registry.artifact import ModelEntry, shrink_clip
-    from maskcast.registry.bundle import DetectorDescription
     from maskcast.registry.evaluations import DETECTIONS, read_evaluation
+    from maskcast.registry.kinds import DetectorDescription
     from maskcast.registry.register import register
     from maskcast.runner.provenance import Origin
 

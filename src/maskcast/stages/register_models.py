@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from maskcast.data.clip_store.reader import ClipStore
-    from maskcast.registry.bundle import ForecastDescription, Kind
     from maskcast.registry.evaluations import EvaluationRecord
+    from maskcast.registry.kinds import ForecastDescription, KindName
 
 
 class ModelNames(Params):
@@ -77,8 +77,8 @@ def register_models(
     from maskcast.models.encoders.table import is_trained
     from maskcast.progress import say
     from maskcast.registry.artifact import ModelEntry
-    from maskcast.registry.bundle import PARTS
     from maskcast.registry.evaluations import FORECASTS, read_evaluation
+    from maskcast.registry.kinds import KINDS
     from maskcast.registry.register import register
     from maskcast.runner.provenance import Origin
 
@@ -96,16 +96,16 @@ def register_models(
     about, examples = _about(store, record), _examples(store, record, parts)
     entries = [
         ModelEntry(getattr(params.names, kind), about[kind], examples[kind])
-        for kind, needed in PARTS.items()
-        if parts.keys() >= set(needed)
+        for kind, each in KINDS.items()
+        if parts.keys() >= set(each.parts)
     ]
     register(entries, parts, record, params.gate, origin, registration, page)
 
 
-def _about(store: "ClipStore", record: "EvaluationRecord") -> "dict[Kind, ForecastDescription]":
+def _about(store: "ClipStore", record: "EvaluationRecord") -> "dict[KindName, ForecastDescription]":
     """Returns the description of each kind of model."""
     from maskcast.data.video_files.timing import common_rate
-    from maskcast.registry.bundle import ForecastDescription
+    from maskcast.registry.kinds import ForecastDescription
 
     facts = {name: record.facts[name] for name in ("context_frames", "horizon", "precision")}
     facts |= {name: getattr(store, name) for name in ("height", "width", "classes")}
@@ -114,7 +114,7 @@ def _about(store: "ClipStore", record: "EvaluationRecord") -> "dict[Kind, Foreca
     strides = {clip.meta.get("stride") for clip in clips}
     facts["frame_stride"] = strides.pop() if len(strides) == 1 else None  # None: different or unknown
     facts["frame_rate"] = common_rate(clip.meta for clip in clips)
-    about: dict[Kind, ForecastDescription] = {
+    about: dict[KindName, ForecastDescription] = {
         kind: ForecastDescription(kind=kind, **facts) for kind in ("masker", "forecaster", "encoder")
     }
     consistent = record.facts.get("consistent_frames")
@@ -123,7 +123,7 @@ def _about(store: "ClipStore", record: "EvaluationRecord") -> "dict[Kind, Foreca
 
 def _examples(
     store: "ClipStore", record: "EvaluationRecord", parts: Mapping[str, Path]
-) -> "dict[Kind, np.ndarray]":
+) -> "dict[KindName, np.ndarray]":
     """Returns an input example for each kind of model, from a clip with as many frames as evaluated contexts."""
     from maskcast.errors import MaskcastError
     from maskcast.registry.artifact import shrink_clip

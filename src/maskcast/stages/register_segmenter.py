@@ -49,8 +49,8 @@ def register_segmenter(
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.evaluation.forecasts import scored_clips
     from maskcast.registry.artifact import ModelEntry, shrink_clip
-    from maskcast.registry.bundle import SegmenterDescription
     from maskcast.registry.evaluations import VIDEOS, read_evaluation
+    from maskcast.registry.kinds import SegmenterDescription
     from maskcast.registry.register import register
     from maskcast.runner.provenance import Origin
 
