@@ -329,6 +329,33 @@ def test_the_keyboard_sees_where_it_is(opened) -> None:
     assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
 
 
+@pytest.mark.parametrize("ui", ["kubeflow", "mlflow"])
+def test_links_lead_to_sections_inside_the_frames_of_kubeflow_and_mlflow(
+    browser: Browser, folder: Path, ui: str
+) -> None:
+    around = browser.new_page(viewport={"width": 900, "height": 700})
+    around.route("http://ui.test/*", lambda route: route.fulfill(body="<h1>UI</h1>", content_type="text/html"))
+    around.goto("http://ui.test/runs")
+    around.evaluate(
+        """([page, ui]) => {
+          const frame = document.createElement("iframe");
+          frame.sandbox = "allow-scripts";
+          frame.width = 880;
+          frame.height = 600;
+          if (ui === "kubeflow") frame.srcdoc = page;
+          else frame.src = URL.createObjectURL(new Blob([page], { type: "text/html" }));
+          return new Promise(done => { frame.onload = done; document.body.replaceChildren(frame); });
+        }""",
+        [(folder / "page.html").read_text(encoding="utf-8"), ui],
+    )
+    report = around.frame_locator("iframe")
+    report.get_by_role("link", name="Confusions").click()
+    heading = report.get_by_role("heading", name="Confusions")
+    assert heading.evaluate("e => e === document.activeElement && Math.abs(e.getBoundingClientRect().top) < 2")
+    assert report.get_by_role("heading", level=1).inner_text() == "evaluate"
+    around.close()
+
+
 def test_pictures_beside_a_page_of_left_out_clips_are_shown(browser: Browser, tmp_path: Path) -> None:
     found = LeftOut(tmp_path)
     for number in range(2):

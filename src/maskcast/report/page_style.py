@@ -1,4 +1,4 @@
-"""The style sheet of a page, and the script that shows and plays the frames of a clip."""
+"""The style sheet of a page, and its script: it plays the frames of clips, and follows links inside frames."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2328; --faint: #57606a; --rule: #d0d7de;
@@ -103,6 +103,17 @@ for (const slider of document.querySelectorAll(".clip input")) {
   slider.addEventListener("input", () => { stop(); show(); });
   play.hidden = false;
   show();
+}
+if (window !== top) {  // a frame without a URL of its own resolves links to sections against the URL around it
+  document.addEventListener("click", event => {
+    const link = event.target.closest("a[href^='#']");
+    if (!link) return;
+    event.preventDefault();
+    const section = document.getElementById(link.getAttribute("href").slice(1));
+    section.tabIndex = -1;  // a heading takes no focus by itself
+    section.focus({ preventScroll: true });
+    section.scrollIntoView();
+  });
 }
 const index = document.querySelector(".index");
 if (index && location.pathname.endsWith(".html")) index.hidden = false;  // elsewhere a page stands alone
