@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -213,9 +214,21 @@ class SgdPhases(_Sgd):
 
     def rate(self, step: int) -> float:
         """Returns the learning rate of a step."""
-        ends = accumulate(phase.epochs * self.steps_per_epoch for phase in self.phases)
-        rate = next(phase.learning_rate for phase, end in zip(self.phases, ends, strict=True) if step < end)
+        number = phase_at([phase.epochs for phase in self.phases], step // self.steps_per_epoch)
+        rate = self.phases[number].learning_rate
         return rate * min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else rate
+
+
+def phase_at(lengths: Sequence[int], epoch: int) -> int:
+    """Returns the index of the phase that an epoch, counted from 0, belongs to; 0 without phases.
+
+    Args:
+        lengths: epochs of each phase.
+        epoch: beyond the end, it belongs to the last phase.
+    """
+    return next(
+        (number for number, end in enumerate(accumulate(lengths)) if epoch < end), max(0, len(lengths) - 1)
+    )
 
 
 def decay_groups(model: "nn.Module", weight_decay: float) -> list[dict[str, Any]]:

@@ -13,14 +13,13 @@ from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig
 from maskcast.params import MAX_BATCH_SIZE, Names, Params
 from maskcast.plugins import with_plugins
 from maskcast.reading import pluralize
-from maskcast.training.schedule import TrainingParams
+from maskcast.training.schedule import TrainingParams, phase_at
 from maskcast.training.tasks.segmentation_phases import (
     AdversarialParams,
     GeneratedParams,
     Loss,
     PhasedTraining,
     SegmentationPhase,
-    phase_at,
 )
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ class SegmentationTraining(Params):
 
     def phase(self, step: int) -> int:
         """Returns the index of the phase that a step belongs to; 0 without phases."""
-        return phase_at(self.phases or (), step // self.training.steps_per_epoch)
+        return phase_at([phase.epochs for phase in self.phases or ()], step // self.training.steps_per_epoch)
 
     def generated_share(self, step: int) -> float:
         """Returns the share of a step's samples that is drawn from generated masks."""

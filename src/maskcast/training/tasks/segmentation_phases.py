@@ -1,7 +1,5 @@
 """Params of the loss, and of what a second round has: phases and more; nothing here imports torch."""
 
-from collections.abc import Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -10,7 +8,7 @@ from maskcast.models.segmentation.config import LossConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.params import Params
 from maskcast.plugins import with_plugins
-from maskcast.training.schedule import TrainingParams
+from maskcast.training.schedule import TrainingParams, phase_at
 
 if TYPE_CHECKING:
     Loss = LossConfig
@@ -58,12 +56,6 @@ class SegmentationPhase(Params):
     """Weight of the adversarial loss."""
 
 
-def phase_at(phases: Sequence[SegmentationPhase], epoch: int) -> int:
-    """Returns the index of the phase that an epoch, counted from 0, belongs to; 0 without phases."""
-    ends = accumulate(phase.epochs for phase in phases)
-    return next((number for number, end in enumerate(ends) if epoch < end), max(0, len(phases) - 1))
-
-
 class PhasedTraining(TrainingParams):
     """A schedule whose rate has a factor in each phase."""
 
@@ -77,4 +69,5 @@ class PhasedTraining(TrainingParams):
 
     def rate(self, step: int) -> float:
         """Returns the learning rate of a step."""
-        return super().rate(step) * self.phases[phase_at(self.phases, step // self.steps_per_epoch)].rate
+        number = phase_at([phase.epochs for phase in self.phases], step // self.steps_per_epoch)
+        return super().rate(step) * self.phases[number].rate
