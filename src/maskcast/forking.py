@@ -10,25 +10,32 @@ import mmap
 import multiprocessing
 import pickle
 import signal
+import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import starmap
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
 from maskcast.errors import MaskcastError
 from maskcast.memory import gc_paused
+from maskcast.resources import num_cpus
 from maskcast.stopping import children_ignore_ctrl_c, exit_with_parent
 from maskcast.streams import protect_streams
 
 ALIGNMENT = 64  # bytes: alignment of arrays in shared memory
+GAPS = 2**24  # bytes of shared memory for gaps between arrays; unused ones cost nothing
+R = TypeVar("R")
 TASKS = Path("/proc/self/task")  # the threads of this process on Linux
 
 
@@ -97,7 +104,7 @@ class ForkedFunction:
 
     def __init__(self, function: Callable[..., Any], room: int, what: str) -> None:
         flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-        self._bytes = np.frombuffer(mmap.mmap(-1, room, flags), np.uint8)
+        self._bytes = np.frombuffer(mmap.mmap(-1, room + GAPS, flags), np.uint8)
         self._what = what
         context = multiprocessing.get_context("fork")
         self._pipe, theirs = context.Pipe()
@@ -140,6 +147,45 @@ class ForkedFunction:
             self._pipe.send(None)
         self._process.join()
         self._pipe.close()
+
+
+ForkedCalls = Callable[[Iterable[tuple[Any, ...]]], Iterator[R]]
+
+
+@contextmanager
+def forked_calls(function: Callable[..., R], most: int, room: int, what: str) -> Iterator[ForkedCalls[R]]:
+    """Yields a function that calls another one with many arguments, and returns the results in their order.
+
+    The calls run in a process per processor; in this one if there is only one, or forks are not safe.
+
+    Args:
+        function: its results depend on its arguments alone; see ``ForkedFunction``.
+        most: maximum number of processes.
+        room: maximum size in bytes of all arrays of a call.
+        what: name of the work, for the error if a process dies.
+    """
+    count = min(num_cpus(), most)
+    if count == 1 or sys.platform != "linux":
+        yield partial(starmap, function)
+        return
+    idle: SimpleQueue[ForkedFunction] = SimpleQueue()
+    for _ in range(count):
+        idle.put(ForkedFunction(function, room, what))
+
+    def call(given: tuple[Any, ...]) -> R:
+        process = idle.get()
+        try:
+            result: R = process(*given)
+        finally:
+            idle.put(process)
+        return result
+
+    try:
+        with ThreadPoolExecutor(count, thread_name_prefix="calls") as threads:
+            yield lambda calls: threads.map(call, calls)
+    finally:
+        for _ in range(count):
+            idle.get().close()
 
 
 def _serve(function: Callable[..., Any], shared: np.ndarray, pipe: Connection, theirs: Connection) -> None:

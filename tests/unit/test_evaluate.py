@@ -17,6 +17,7 @@ from PIL import Image
 from tests.conftest import write_store
 from torch import Tensor
 
+from maskcast import forking
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.digest import digest_tree
@@ -24,6 +25,7 @@ from maskcast.errors import MaskcastError
 from maskcast.evaluation.boundary import boundary_f
 from maskcast.evaluation.forecasts import ForecastEvaluation, data_digest
 from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.videos import VideoEvaluation
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
@@ -110,11 +112,14 @@ def test_context_is_generated_masks_and_truth_only_the_target(tmp_path: Path) ->
     assert evaluation(prepared, generated, spy, "truth").scores["forecaster"].table()["jaccard_last"] == 1
 
 
-def test_scores_are_pooled_over_clips_and_independent_of_the_batch(tmp_path: Path) -> None:
+def test_scores_are_pooled_over_clips_and_independent_of_batches_and_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = write_store(tmp_path / "clips", val=3)
     chosen, cpu = store.select("val"), torch.device("cpu")
     tables: list[dict[str, float]] = []
-    for batch_size in (1, 2, 3):
+    for batch_size, processors in ((1, 1), (2, 2), (3, 5)):
+        monkeypatch.setattr(forking, "num_cpus", lambda count=processors: count)
         one = ForecastEvaluation(store, store, chosen, Spy(), None, "truth", 11, 11, batch_size, cpu)
         scores = one.scores["forecaster"]
         assert scores.clip_ids == [clip.id for clip in chosen]
@@ -125,6 +130,20 @@ def test_scores_are_pooled_over_clips_and_independent_of_the_batch(tmp_path: Pat
     np.testing.assert_equal(tables[2], tables[0])
     matrix = np.sum([confusion(store.masks(clip)[-1], store.masks(clip)[10], 3) for clip in chosen], axis=0)
     assert tables[0]["jaccard_last"] == pytest.approx(macro_jaccard(matrix, absent="omit"))
+
+
+def test_little_is_kept_of_a_clip() -> None:
+    truth = np.zeros((11, 160, 240), np.uint8)
+    for k in range(1, 7):
+        truth[:, 20 * k : 20 * k + 15, 30 * k : 30 * k + 20] = k
+    scores = ForecastScores(49, 11, 11)
+    for n in range(20):
+        scores.add(f"clip {n}", truth, np.roll(truth, n, 2), truth)
+        if not n:
+            tracemalloc.start()
+    kept = tracemalloc.get_traced_memory()[0] / 19
+    tracemalloc.stop()
+    assert kept < 6000  # bytes
 
 
 def test_what_is_scored_is_named_without_a_copy_of_its_frames(tmp_path: Path) -> None:

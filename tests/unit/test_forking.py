@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maskcast import forking
 from maskcast.errors import MaskcastError
-from maskcast.forking import TASKS, ForkedFunction, joined_thread_pool
+from maskcast.forking import TASKS, ForkedFunction, forked_calls, joined_thread_pool
 
 POOL = """
 import multiprocessing
@@ -92,6 +93,28 @@ def test_one_that_dies_is_said_in_a_line() -> None:
     assert second("fine", {"some": []})[2] == 0
     for one in (first, second):
         one.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there processes are forked beside threads")
+@pytest.mark.parametrize("processors", [1, 3])
+def test_many_calls_give_their_results_in_order(monkeypatch: pytest.MonkeyPatch, processors: int) -> None:
+    def halve(number: int, array: np.ndarray) -> tuple[int, int, float]:
+        time.sleep(0.02 * (number == 0))
+        if number == 9:
+            raise MaskcastError("params: refused; give other ones")
+        return os.getpid(), number, float(array.sum()) / 2
+
+    monkeypatch.setattr(forking, "num_cpus", lambda: processors)
+    with forked_calls(halve, 2, 1000, "halves") as call:
+        found = [*call((n, np.full(100, n)) for n in range(5)), *call([(5, np.ones(3))])]
+        with pytest.raises(MaskcastError, match=r"^params: refused; give other ones$"):
+            list(call((n, np.ones(3)) for n in range(7, 12)))
+    assert [each[1:] for each in found] == [*((n, 50.0 * n) for n in range(5)), (5, 1.5)]
+    processes = {process for process, *_ in found}
+    if processors == 1:
+        assert processes == {os.getpid()}
+    else:
+        assert os.getpid() not in processes and len(processes) == 2 and all(map(gone, processes))
 
 
 def test_they_end_with_the_process_that_is_killed(tmp_path: Path) -> None:

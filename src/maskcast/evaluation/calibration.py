@@ -34,6 +34,11 @@ class Reliability:
         self.pixels += np.bincount(level, minlength=256)
         self.correct += np.bincount(level[truth_hHW[counted] == forecast_hHW[counted]], minlength=256)
 
+    def merge(self, other: "Reliability") -> None:
+        """Adds the counts of another."""
+        self.pixels += other.pixels
+        self.correct += other.correct
+
     def curve(self) -> list[tuple[float, float, float]]:
         """Returns mean confidence, fraction of correct pixels and share of all pixels of each non-empty bin."""
         level = np.arange(256)

@@ -20,6 +20,7 @@ from maskcast.evaluation.futures import Future, score_futures
 from maskcast.evaluation.masker import MaskerScores, score_masker
 from maskcast.evaluation.scores import ForecastScores, track_cost
 from maskcast.evaluation.view import ForecastView
+from maskcast.forking import ForkedCalls, forked_calls
 from maskcast.inference.forecast import (
     BatchForecast,
     Context,
@@ -35,6 +36,7 @@ from maskcast.progress import track
 from maskcast.reading import pluralize
 
 FORECASTER = "forecaster"
+BYTES_PER_PIXEL = 5  # of a forecast at most: mask, confidence and three colours
 
 
 def best_baseline(scores: Mapping[str, ForecastScores]) -> str:
@@ -172,7 +174,9 @@ class ForecastEvaluation:
     @cached_property
     def scores(self) -> dict[str, ForecastScores]:
         """Scores of the forecaster, then of the baselines that apply to these clips."""
-        return {name: self._score(name, model) for name, model in self._models.items()}
+        room = self.horizon * self.prepared.height * self.prepared.width * BYTES_PER_PIXEL
+        with forked_calls(self._score_clip, self.batch_size, room, "scores forecasts") as score_clips:
+            return {name: self._score(name, model, score_clips) for name, model in self._models.items()}
 
     @cached_property
     def flat(self) -> dict[str, float]:
@@ -232,17 +236,27 @@ class ForecastEvaluation:
             model, setting, self.prepared, self._context_store, in_batches(clips, self.batch_size)
         )
 
-    def _score(self, name: str, model: Predictor) -> ForecastScores:
-        scores = ForecastScores(self.prepared.num_classes, self.context_frames, self.horizon)
-        progress = iter(track(self.clips, f"evaluate {name}"))
-        for batch, forecast in track_cost(scores, self._forecasts(model, self.clips)):
-            for n, clip in enumerate(batch):
-                next(progress)
-                confidence = None if forecast.confidence is None else forecast.confidence[n]
-                scores.add(clip.id, self._target_frames(self.prepared.masks(clip)), forecast.masks[n], confidence)
-                if forecast.frames is not None:
-                    scores.add_frames(self._target_frames(self.prepared.frames(clip)), forecast.frames[n])
+    def _score(self, name: str, model: Predictor, score_clips: ForkedCalls[ForecastScores]) -> ForecastScores:
+        scores = self._no_scores()
+        batches = track_cost(scores, self._forecasts(model, self.clips))
+        # The clips of a batch are scored before the next batch is forecast, as the time of forecasts is measured.
+        scored = (one for batch in batches for one in score_clips(_by_clip(*batch)))
+        for one in track(scored, f"evaluate {name}", len(self.clips)):
+            scores.merge(one)
         return scores
+
+    def _score_clip(
+        self, clip: Clip, masks: np.ndarray, confidence: np.ndarray | None, frames: np.ndarray | None
+    ) -> ForecastScores:
+        """Returns the scores of the forecast of a clip."""
+        scores = self._no_scores()
+        scores.add(clip.id, self._target_frames(self.prepared.masks(clip)), masks, confidence)
+        if frames is not None:
+            scores.add_frames(self._target_frames(self.prepared.frames(clip)), frames)
+        return scores
+
+    def _no_scores(self) -> ForecastScores:
+        return ForecastScores(self.prepared.num_classes, self.context_frames, self.horizon)
 
     def _futures(self) -> dict[str, float]:
         """Draws futures of the forecaster and scores them."""
@@ -257,3 +271,12 @@ class ForecastEvaluation:
     def _target_frames(self, layer: np.ndarray) -> np.ndarray:
         """Returns the frames of a layer (T, ...) that are to be forecast."""
         return layer[self.context_frames :][: self.horizon]
+
+
+def _by_clip(
+    clips: Sequence[Clip], forecast: BatchForecast
+) -> Iterator[tuple[Clip, np.ndarray, np.ndarray | None, np.ndarray | None]]:
+    """Yields each clip of a batch with its masks, confidence and frames."""
+    for n, clip in enumerate(clips):
+        confidence, frames = (None if each is None else each[n] for each in (forecast.confidence, forecast.frames))
+        yield clip, forecast.masks[n], confidence, frames

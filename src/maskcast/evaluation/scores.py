@@ -60,7 +60,7 @@ class ForecastScores(HorizonCounts):
     ) -> None:
         """Adds one clip: true and forecast masks, (h, H, W) uint8, and their confidence, 255 = certain."""
         matrices = self.count(truth_hHW, forecast_hHW)
-        self._ap.add(truth_hHW, forecast_hHW, confidence_hHW)
+        self._ap.add(np.stack(matrices), truth_hHW, forecast_hHW, confidence_hHW)
         if confidence_hHW is not None:
             self.reliability.add(truth_hHW, forecast_hHW, confidence_hHW)
             self.reliability_of_objects.add(truth_hHW, forecast_hHW, confidence_hHW)
@@ -73,6 +73,20 @@ class ForecastScores(HorizonCounts):
         difference = truth_hHWC.astype(np.float64) - forecast_hHWC
         self._squared_error += float((difference**2).sum()) / 255**2
         self._values += difference.size
+
+    def merge(self, other: "ForecastScores") -> None:
+        """Adds the clips of another, after those of this one."""
+        self.matrix_hKK += other.matrix_hKK
+        self.clip_ids += other.clip_ids
+        self.clip_jaccard += other.clip_jaccard
+        self.clip_objects += other.clip_objects
+        self.seconds += other.seconds
+        self.peak_memory_mib = max(self.peak_memory_mib, other.peak_memory_mib)
+        self.reliability.merge(other.reliability)
+        self.reliability_of_objects.merge(other.reliability_of_objects)
+        self._ap.merge(other._ap)
+        self._squared_error += other._squared_error
+        self._values += other._values
 
     @property
     def frame_numbers(self) -> range:

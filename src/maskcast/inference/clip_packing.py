@@ -19,7 +19,6 @@ from maskcast.resources import num_cpus
 
 MAX_WAITING = 2  # most pieces per processor that wait for compression
 CLASS_COUNTS = "class_counts"  # key in the JSON about a finished clip, see ``ClassCounts``
-EXTRA_BYTES = 2**24  # extra bytes for gaps between the arrays of a piece; unused ones cost nothing
 
 
 class Packer:
@@ -70,7 +69,7 @@ def parallel_packers(packer: Packer, pixels: int) -> list[Packer | ForkedFunctio
         return [packer] * count
     # at most a byte and a float per pixel, and a float per class, if all pixels are foreground
     numbers = sum(5 + 4 * label_map.num_classes for label_map in packer.maps)
-    return [ForkedFunction(packer, pixels * numbers + EXTRA_BYTES, "makes masks consistent") for _ in range(count)]
+    return [ForkedFunction(packer, pixels * numbers, "makes masks consistent") for _ in range(count)]
 
 
 class ParallelPacking:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as rle
+from faster_coco_eval.core.cocoeval import Params
 
 Kind = Literal["bbox", "segm"]
 Record = Mapping[str, Any]
@@ -156,8 +157,8 @@ def evaluate(truth: Truth, detections: Sequence[Record], kind: Kind) -> CocoScor
             large.
     """
     truths_of, detections_of = _by_category(truth.annotations), _by_category(detections)
-    evaluation = COCOeval_faster(iouType=kind, print_function=lambda *_: None)
-    sizes = [len(getattr(evaluation.params, name)) for name in ("iouThrs", "recThrs", "areaRng", "maxDets")]
+    params = Params(kind)
+    sizes = [len(getattr(params, name)) for name in ("iouThrs", "recThrs", "areaRng", "maxDets")]
     precision_TRKAM = np.full((*sizes[:2], len(truth.categories), *sizes[2:]), -1.0)
     recall_TKAM = np.full((sizes[0], len(truth.categories), *sizes[2:]), -1.0)
     for k, category in enumerate(sorted(truth.categories, key=lambda category: category["id"])):
@@ -171,16 +172,16 @@ def evaluate(truth: Truth, detections: Sequence[Record], kind: Kind) -> CocoScor
         one.evaluate()
         one.accumulate()
         precision_TRKAM[:, :, k], recall_TKAM[:, k] = one.eval["precision"][:, :, 0], one.eval["recall"][:, 0]
+    summary = summarize(precision_TRKAM, recall_TKAM)
+    return CocoScores(truth, detections, kind, precision_TRKAM[..., 0, -1], recall_TKAM[..., 0, -1], summary)
+
+
+def summarize(precision_TRKAM: np.ndarray, recall_TKAM: np.ndarray) -> dict[str, float]:
+    """Returns the twelve numbers by name, each in 0..1; NaN where there is no truth (precision and recall -1)."""
+    evaluation = COCOeval_faster(print_function=lambda *_: None)
     evaluation.eval = {"precision": precision_TRKAM, "recall": recall_TKAM}
     evaluation.summarize()
-    return CocoScores(
-        truth,
-        detections,
-        kind,
-        precision_TRKAM[..., 0, -1],
-        recall_TKAM[..., 0, -1],
-        {name: _or_nan(value) for name, value in zip(SUMMARY_LINES, evaluation.stats, strict=False)},
-    )
+    return {name: _or_nan(value) for name, value in zip(SUMMARY_LINES, evaluation.stats, strict=False)}
 
 
 def _by_category(records: Sequence[Record]) -> defaultdict[int, list[Record]]:
