@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from maskcast.data.footage import Footage
 from maskcast.data.inspection.official_splits import Official, OfficialSplits
 from maskcast.data.sources.sequence_files import SequenceFiles
 
@@ -16,7 +17,8 @@ LABELME = {"shapes": [], "imagePath": "fold0_00000.png"}
 def official(raw: Path, files: dict[str, str], names: tuple[str, ...] = NAMES) -> Official:
     for name, text in files.items():
         (raw / name).write_text(text)
-    footage = {name: SequenceFiles([raw / "frames" / name / "0000.png"], [None], [range(1)]) for name in names}
+    frames = {name: Footage([raw / "frames" / name / "0000.png"]) for name in names}
+    footage = {name: SequenceFiles(one, [None], [range(1)]) for name, one in frames.items()}
     return OfficialSplits(raw, footage, {}).of(names)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from maskcast.data.footage import Footage
 from maskcast.data.inspection.other_labels import other_labels_warnings
 from maskcast.data.sources.sequence_files import SequenceFiles
 
@@ -16,7 +17,7 @@ def warnings(raw: Path, sequences: int, frames: int) -> list[str]:
     """Returns the warnings if all sequences but the first have masks."""
     footage = {
         f"s{n}": SequenceFiles(
-            [raw / f"images/s{n}/{k:05d}.png" for k in range(frames)], [None] * frames, [range(frames)]
+            Footage([raw / f"images/s{n}/{k:05d}.png" for k in range(frames)]), [None] * frames, [range(frames)]
         )
         for n in range(sequences)
     }

@@ -193,6 +193,13 @@ def test_what_is_missing_is_reported_and_what_is_damaged_is_named(tmp_path):
         listing.clips[0].load()
 
 
+def test_videos_are_no_masks(tmp_path: Path) -> None:
+    write_sequence(tmp_path, "dog")
+    (tmp_path / "Annotations/480p/dog.mp4").touch()
+    ((name, reason),) = list_raw(tmp_path, masks="Annotations/480p/{clip}.mp4", frames=5, splits={}).skipped
+    assert name == "dog" and reason.startswith(f"{tmp_path}/Annotations/480p/dog.mp4: no mask images; fix source")
+
+
 @pytest.mark.parametrize("odd", [0, 3])  # the first is not what the others are held against
 def test_a_frame_of_another_size_is_named_and_without_it_the_others_are_clips(tmp_path, odd):
     write_sequence(tmp_path, "dog")

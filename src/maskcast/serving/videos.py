@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from maskcast.data.footage import Footage
 from maskcast.data.frame_names import by_stem, consecutive_runs, find_same_number, frame_files, is_image
-from maskcast.data.images import IMAGE_SUFFIXES, image_files, read_frames
+from maskcast.data.images import IMAGE_SUFFIXES, image_files
 from maskcast.data.inspection.photographs import photographs_reason
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.videos import unsupported_files
-from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.data.video_files.timing import Timing, read_timing
 from maskcast.digest import digest_files, sha256_of
 from maskcast.errors import MaskcastError
@@ -41,7 +42,7 @@ class Video:
         Raises:
             MaskcastError: the file is not a video, or is truncated.
         """
-        return len(frame_files(self.path)) if self._has_images else count_frames(self.path)
+        return self._footage().count()
 
     def timing(self) -> Timing | None:
         """Returns when its frames are shown; None if it is not a video file.
@@ -57,17 +58,18 @@ class Video:
         Raises:
             MaskcastError: a frame is damaged, or frames differ in size.
         """
-        if self._has_images:
-            files = frame_files(self.path)
-            if len(parts := consecutive_runs([files[index].stem for index in indices])) > 1:
-                before = files[indices[parts[0][-1]]].name
-                say(f"{self.path}: numbers are missing after {before}; the frames are treated as evenly spaced")
-            return read_frames([files[index] for index in indices])
-        return read_video(self.path, indices)
+        part = self._footage().part(indices)
+        if part.images and len(runs := consecutive_runs([file.stem for file in part.images])) > 1:
+            before = part.images[runs[0][-1]].name
+            say(f"{self.path}: numbers are missing after {before}; the frames are treated as evenly spaced")
+        return part.read(None)[0]
 
     @property
     def _has_images(self) -> bool:
         return self.path.is_dir() or is_image(self.path)
+
+    def _footage(self) -> Footage:
+        return Footage(frame_files(self.path)) if self._has_images else Footage(video=self.path)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,8 @@ def photographs_in(path: Path) -> list[Path]:
     pair = find_same_number([file.stem for file in files])
     if pair is not None and pair[1].startswith(pair[0]):  # a frame and its mask, not photographs
         return []
-    reason = photographs_reason({path.name: SequenceFiles(files, [None] * len(files), [range(len(files))])})
+    sequence = SequenceFiles(Footage(files), [None] * len(files), [range(len(files))])
+    reason = photographs_reason({path.name: sequence})
     if reason:
         say(f"{path}: treated as photographs, because {reason}")
     return files if reason else []

@@ -15,6 +15,7 @@ from maskcast.data.inspection.unsupported_labels import unsupported_labels_text
 from maskcast.data.sources.clevrer import FRAME_RATE
 from maskcast.data.sources.competition import FRAME, SETS, find_root
 from maskcast.data.sources.green_log import LOG
+from maskcast.data.sources.patterns import SequencePaths
 from maskcast.data.video_files.timing import Timing, read_timing
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
@@ -45,7 +46,7 @@ def inspect_videos(raw: Path) -> Findings:
         found.warnings.append(f"{boxes.name} is not read: a masker learns from masks, and these are boxes")
     elif (unread := unsupported_labels_text(raw)) is not None:
         found.warnings.append(unread)
-    measure_frames(found, {name: raw / name for name in found.sequences})
+    measure_frames(found, {name: SequencePaths(video=raw / name) for name in found.sequences})
     if found.sequences:
         set_clip_length(raw, found, sorted(found.sequences.values(), reverse=True), apart=False)
     return found

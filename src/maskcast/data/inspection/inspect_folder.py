@@ -7,8 +7,6 @@ from pathlib import Path, PurePosixPath
 
 from maskcast.data.archives.checks import ARCHIVE_SUFFIXES
 from maskcast.data.archives.unpack import is_archive
-from maskcast.data.frame_names import unsupported_suffixes
-from maskcast.data.images import image_files
 from maskcast.data.inspection.clip_length import cover_horizon
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.fixed_layouts import (
@@ -184,7 +182,7 @@ def _warn_unmatched_images(raw: Path, found: Findings, groups: list[ImageGroup])
     taken: set[tuple[Path, str]] = set()  # files, and folders with the end of the names that are read in them
     for pattern, tail in zip(patterns, ("", suffix), strict=False):
         for files in find_sequences(raw, pattern).values():
-            taken |= {(path, tail) for path in ([files] if isinstance(files, Path) else files.values())}
+            taken |= {(path, tail) for path in files.paths}
     ends = {tail for _, tail in taken}
 
     def is_read(path: Path) -> bool:
@@ -214,8 +212,7 @@ def _warn_unmatched_videos(
     raw: Path, found: Findings, frames: list[ImageGroup], videos: list[tuple[str, ...]]
 ) -> Findings:
     """Adds a note on videos that are left out; beside frames, these are videos that the pattern does not find."""
-    sequences = find_sequences(raw, str(found.source["images"])).values()
-    taken = {files for files in sequences if isinstance(files, Path)}
+    taken = {files.video for files in find_sequences(raw, str(found.source["images"])).values()}
     others = [parts for parts in videos if raw.joinpath(*parts) not in taken]
     if others:
         why = f"they do not fit the pattern {found.source['images']}; name them and their masks alike"
@@ -258,7 +255,7 @@ def _inspect_patterns(
     found = Findings("frames and masks by sequence" if labels else "frames by sequence, no masks", source)
     if why:
         found.layout, found.photographs = "photographs with masks" if labels else "photographs without masks", why
-    elif all(isinstance(files, Path) and files.is_file() for files in images.values()):
+    elif all(files.video for files in images.values()):
         found.layout = "videos and mask images by sequence"
     if unpaired := sorted(labels.keys() - images.keys()):
         found.warnings.append(
@@ -294,8 +291,7 @@ def _inspect_patterns(
 def _find_images_and_masks(raw: Path, guess: Guess) -> tuple[Sequences, Sequences]:
     """Returns the frames and the masks of each sequence that the patterns find."""
     found = find_sequences(raw, guess.masks) if guess.masks else {}
-    suffix = guess.mask_suffix or ""
-    found = {name: files for name, files in found.items() if isinstance(files, dict) or _has_masks(files, suffix)}
+    found = {name: files for name, files in found.items() if files.has_masks(guess.mask_suffix or "")}
     sequences = find_sequences(raw, guess.images)
     masks = match_names(sequences, found)
     return without_masks(sequences, masks), masks
@@ -313,13 +309,6 @@ def _warn_unread_labels(raw: Path, found: Findings) -> None:
         found.warnings.append(unread)
     elif others := unsupported_files_text(raw):
         found.warnings.append(f"{others}, which are not read: save masks as PNG")
-
-
-def _has_masks(folder: Path, suffix: str) -> bool:
-    """Whether a folder has masks, or unsupported files that may be masks."""
-    if not folder.is_dir():
-        return False
-    return any(path.stem.endswith(suffix) for path in image_files(folder)) or bool(unsupported_suffixes(folder))
 
 
 def _folder_names(groups: list[ImageGroup]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.split_lists import split_of_name
 from maskcast.data.sources.label_lists import match_label_files
-from maskcast.data.sources.patterns import CLIP, FRAME, SequencePaths, find_sequences
+from maskcast.data.sources.patterns import CLIP, FRAME, SequencePaths, all_paths, find_sequences
 from maskcast.errors import MaskcastError
 
 _ROBOFLOW = re.compile(r"(.+?)(?:([_-])([A-Z]*\d+))?_(jpe?g|png)\.rf\..+", re.IGNORECASE)
@@ -64,7 +64,8 @@ def across_splits(raw: Path, images: str) -> str:
         ):
             wide = "/".join((*parts[:place], "*", *parts[place + 1 :]))
             with suppress(MaskcastError):  # two files would have the same name
-                if all(split_of_name(path.relative_to(parent).parts[0]) for path in _matched_paths(raw, wide)):
+                paths = all_paths(find_sequences(raw, wide))
+                if all(split_of_name(path.relative_to(parent).parts[0]) for path in paths):
                     return wide
     return images
 
@@ -164,8 +165,3 @@ def _name_patterns(names: Sequence[str]) -> Iterator[str]:
 
 def _common_start(texts: Sequence[str]) -> str:
     return "".join(one[0] for one in takewhile(lambda one: len(set(one)) == 1, zip(*texts, strict=False)))
-
-
-def _matched_paths(raw: Path, images: str) -> Iterator[Path]:
-    for files in find_sequences(raw, images).values():
-        yield from [files] if isinstance(files, Path) else files.values()

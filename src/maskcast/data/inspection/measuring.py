@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +9,6 @@ from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.sources.patterns import SequencePaths
-from maskcast.data.sources.sequence_files import named_images
 from maskcast.data.video_files.frames import read_video
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
@@ -27,10 +25,10 @@ def measure_frames(found: Findings, images: Mapping[str, SequencePaths]) -> None
     for number in track(evenly_spaced(len(names), MAX_MEASURED), "measuring frames"):
         files = images[names[number]]
         try:
-            if isinstance(files, Path) and files.is_file():
-                found.sizes[read_video(files, [0]).shape[1:3]] += 1
+            if files.video is not None:
+                found.sizes[read_video(files.video, [0]).shape[1:3]] += 1
                 continue
-            first = next(iter(named_images(files, "").values()))
+            first = next(iter(files.by_name().values()))
             decoded = decode(first)
         except (MaskcastError, StopIteration):
             continue

@@ -217,8 +217,7 @@ def _split_of(raw: Path, name: str, one: SequenceFiles, files: Collection[Path])
     """Returns the split in a sequence's name, else in its folders, else in those of its labels, if these agree."""
     if (own := split_of_name(name)) and own[1]:
         return own
-    images = [one.images] if isinstance(one.images, Path) else one.images
-    for places in ({path.parent for path in images}, {file.with_suffix("") for file in files}):
+    for places in ({path.parent for path in one.frames.files}, {file.with_suffix("") for file in files}):
         splits = {next(_splits_in_path(place.relative_to(raw)), None) for place in places}
         if len(splits) == 1 and (split := splits.pop()):
             return split

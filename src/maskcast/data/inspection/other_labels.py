@@ -90,8 +90,7 @@ class _FrameNames:
             folders, without = folded(name).split("/"), missing.get(name, ())
             self._by_last[folders[-1]].append((name, {*folders}))
             self._without[folders[-1]][name] = len(without) == len(one.masks)
-            images = () if isinstance(one.images, Path) else one.images
-            for k, path in enumerate(images):
+            for k, path in enumerate(one.frames.images):
                 frames = self._without[folded(path.stem)]
                 frames[name] = frames.get(name, True) and k in without
         self._all_without = {stem: all(found.values()) for stem, found in self._without.items()}

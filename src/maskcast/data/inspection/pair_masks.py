@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from maskcast.data.images import image_files
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.sources.pairing import numbers_of
 from maskcast.data.sources.patterns import SequencePaths
-from maskcast.data.sources.sequence_files import SequenceFiles, named_images, pair_files
+from maskcast.data.sources.sequence_files import SequenceFiles, pair_files
 from maskcast.data.video_files.frames import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
@@ -56,7 +55,7 @@ def pair_masks(
         why = next(iter(failed.values()), "no pattern finds names that hold { or *; rename these folders or files")
         raise NoSequenceError(f"no sequence can be read: {why}")
     unread = {name: failed[name] for name in labels if name in failed}
-    lost, read = (sum(_count(labels[name]) for name in labels if name in one) for one in (unread, footage))
+    lost, read = (sum(len(labels[name].images()) for name in labels if name in one) for one in (unread, footage))
     if unread and (whole or lost > read):
         what = "most masks cannot be read" if read else "no sequence with masks can be read"
         error = NoSequenceError if whole or not read else MaskcastError
@@ -76,14 +75,7 @@ def pair_masks(
 def _single_frame_with_masks(images: FilesBySequence, labels: FilesBySequence) -> str | None:
     """Returns the first sequence with one frame and several masks, or None."""
     both = [name for name in images if name in labels]
-    return next((name for name in both if _count(images[name]) == 1 < _count(labels[name])), None)
-
-
-def _count(files: SequencePaths) -> int:
-    """Returns the number of images in a folder or pattern; 0 for a video."""
-    if isinstance(files, Path):
-        return len(image_files(files)) if files.is_dir() else 0
-    return len(files)
+    return next((name for name in both if len(images[name].images()) == 1 < len(labels[name].images())), None)
 
 
 def _gather_all(
@@ -125,10 +117,10 @@ def _numbers(
 ) -> tuple[Sequence[int], Sequence[int]] | None:
     """Returns the numbers of frames and of masks, ascending; None if names do not show them."""
     try:
-        masks = sorted(numbers_of(named_images(labels, suffix), name).values())
-        if isinstance(images, Path) and images.is_file():
-            return (range(count_frames(images)), masks) if masks else None
-        frames = sorted(numbers_of(named_images(images, ""), name).values())
+        masks = sorted(numbers_of(labels.by_name(suffix), name).values())
+        if images.video is not None:
+            return (range(count_frames(images.video)), masks) if masks else None
+        frames = sorted(numbers_of(images.by_name(), name).values())
     except MaskcastError:
         return None
     return (frames, masks) if frames and masks else None

@@ -29,7 +29,7 @@ MAX_DAMAGED_CHANGES = 4  # changes of size that damaged frames of a video may ca
 
 def photographs_reason(footage: Mapping[str, SequenceFiles]) -> str:
     """Returns why images are photographs; empty for videos and possible video frames."""
-    images = [one.images for one in footage.values() if not isinstance(one.images, Path)]
+    images = [one.frames.images for one in footage.values() if one.frames.images]
     if not images or len(images) < len(footage):
         return ""
     if all(len(files) == 1 for files in images):

@@ -175,8 +175,7 @@ def _video_of(raw: Path, footage: Mapping[str, SequenceFiles], name: str) -> str
         no_cameras = [part for part in others if not CAMERA.fullmatch(part)] or others
         scene = next(filter(SCENE.fullmatch, others), no_cameras[0])
         return "/".join([*(part for part in parts if part not in others), scene])
-    images = footage[name].images
-    first = (images if isinstance(images, Path) else images[0]).relative_to(raw)
+    first = footage[name].frames.files[0].relative_to(raw)
     above = (folder.name for folder in first.parents if re.match(re.escape(folder.name) + r"[-_. ]", name))
     prefix = re.match(rf"{SCENE.pattern}(?=[-_. ])", name, re.IGNORECASE)
     return next(filter(None, above), prefix[0] if prefix else name)

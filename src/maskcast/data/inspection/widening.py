@@ -1,7 +1,7 @@
 """Widens patterns of one folder to all similar folders: of splits, of places, of several sequences each."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
-from maskcast.data.images import image_files, read_image
+from maskcast.data.images import read_image
 from maskcast.data.inspection.guess_patterns import SEQUENCE_AND_FRAME, Guess
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.label_patterns import across_splits, widened, wider_patterns, with_folders
 from maskcast.data.inspection.photographs import STATIC, difference, thumbnail
 from maskcast.data.inspection.split_lists import split_of_name
-from maskcast.data.sources.patterns import CLIP, FRAME, SequencePaths, find_sequences, fixed_folder
+from maskcast.data.sources.patterns import CLIP, FRAME, SequencePaths, all_paths, find_sequences, fixed_folder
 from maskcast.data.video_files.frames import read_video
 from maskcast.errors import MaskcastError
 
@@ -66,7 +66,7 @@ def guess_in_frames(raw: Path, guess: Guess) -> Guess | None:
         return None
     images, masks = (pattern.replace(f"{street}/{CLIP}/", f"{CLIP}/{FRAME}/") for pattern in (guess.images, masks))
     found = find_sequences(raw, images).values()
-    numbered = all(isinstance(files, dict) and all(map(str.isdecimal, files)) for files in found)
+    numbered = all(all(map(str.isdecimal, files.frames)) for files in found)
     return replace(guess, images=images, masks=masks) if len(found) > 1 and numbered else None
 
 
@@ -142,15 +142,9 @@ def widen_levels(raw: Path, guess: Guess, known: set[Path]) -> Guess:
             masks = with_folders(str(guess.masks), theirs, images.split("/")[ours[0]])
             find_sequences(raw, masks)  # fails where two masks would have the same name
             more = len(wide) > len(find_sequences(raw, guess.images))
-            if more and known.issuperset(_paths(wide)) and not _has_copies(wide):
+            if more and known.issuperset(all_paths(wide)) and not _has_copies(wide):
                 guess = replace(guess, images=images, masks=masks)
     return guess
-
-
-def _paths(found: Mapping[str, SequencePaths]) -> Iterator[Path]:
-    """Yields the folders, or the files, of sequences."""
-    for files in found.values():
-        yield from [files] if isinstance(files, Path) else files.values()
 
 
 def _has_copies(found: Mapping[str, SequencePaths]) -> bool:
@@ -171,9 +165,7 @@ def _has_copies(found: Mapping[str, SequencePaths]) -> bool:
 
 def _first_frame(files: SequencePaths) -> np.ndarray:
     """Returns the first frame of a sequence (H, W, 3) uint8."""
-    if isinstance(files, dict):
-        return read_image(next(iter(files.values())))
-    return read_image(image_files(files)[0]) if files.is_dir() else read_video(files, [0])[0]
+    return read_image(files.images()[0]) if files.video is None else read_video(files.video, [0])[0]
 
 
 def widen_frames(raw: Path, guess: Guess, known: set[Path]) -> Guess:
@@ -187,7 +179,7 @@ def widen_frames(raw: Path, guess: Guess, known: set[Path]) -> Guess:
     found = find_sequences(raw, guess.images)
     for images in wider_patterns(raw, guess.images):
         more = find_sequences(raw, images)
-        if len(more) > len(found) and known.issuperset(_paths(more)) and not _has_copies(more):
+        if len(more) > len(found) and known.issuperset(all_paths(more)) and not _has_copies(more):
             guess, found = replace(guess, images=images), more
     return guess
 

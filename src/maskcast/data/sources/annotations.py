@@ -4,38 +4,35 @@ Shapes: T frames, H rows, W columns.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from maskcast.data.images import Size, check_mask_size, image_files, resize_masks
-from maskcast.data.labelling.formats.base import Empty, ImportedFrame, instance_ids
+from maskcast.data.images import Size, check_mask_size
+from maskcast.data.labelling.formats.base import Empty, ImportedFrame
 from maskcast.data.labelling.formats.class_names import ClassNames, UnknownClasses
 from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.mirror_swaps import mirror_swaps_meta
-from maskcast.data.sources.base import Arrays, Listing
+from maskcast.data.sources.base import Listing
 from maskcast.data.sources.classes import read_classes
-from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, unused_labels, windows
+from maskcast.data.sources.cutting import LabelledSource, clips, is_labelled, sequence_splits, unused_labels
 from maskcast.data.sources.label_lists import match_label_files, unlisted_warning
 from maskcast.data.sources.label_pairs import PairedLabels, read_labels
+from maskcast.data.sources.load_window import NO_OBJECT
 from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
 from maskcast.data.sources.sequence_files import (
-    ReadVideo,
     SequenceFiles,
-    file_of_frame,
     pair_files,
     rate_warnings,
-    read_window,
     sequence_notes,
 )
-from maskcast.data.video_files.frames import read_resized_video
 from maskcast.errors import MaskcastError
 from maskcast.labels import (
     IGNORE,
-    MASK,
     OBJECTS,
     LabelError,
     LabelMap,
@@ -112,9 +109,8 @@ class AnnotationsSource(LabelledSource):
                 reason = "has no labels; put it into unlabeled, or into hidden if nothing may learn from it"
                 listing.skipped.append((name, reason))
                 continue
-            for window in windows(name, footage[name], split, self, listing, labelled=frame_labels.keys()):
-                window_labels = [frame_labels.get(i) for i in window.frames] if window.kind == "labelled" else None
-                listing.add(window.clip(load_window, window_labels, names, instances=self.instances))
+            painters = {k: partial(_paint, frame, names) for k, frame in frame_labels.items()}
+            listing.add(*clips(name, footage[name], split, self, listing, painters, instances=self.instances))
         listing.notes += [*_notes(self, footage, labels, labelled), *unused_labels(splits, labelled)]
         listing.warnings += unknown.warnings(raw)
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
@@ -137,7 +133,7 @@ def gather_labels(
     for name, images in sorted(
         find_sequences(raw, source.images).items(), key=lambda one: natural_sort_key(one[0])
     ):
-        if isinstance(images, Path) and images in label_folders and not image_files(images):
+        if images.folder in label_folders and not images.images():
             continue  # a folder of label files only
         try:
             footage[name] = pair_files(images, None, raw, suffix="", offset=None, labelled=False)
@@ -211,55 +207,14 @@ def _first_unpaired(labels: PairedLabels) -> str:
     return f" (no image: {lost})" if lost else ""
 
 
-def load_window(
-    images: Path | Sequence[Path],
-    window: Sequence[int],
-    labels: Sequence[ImportedFrame | None] | None,
-    names: ClassNames,
-    *,
-    instances: bool = False,
-    size: Size | None = None,
-    read_video: ReadVideo = read_resized_video,
-) -> Arrays:
-    """Reads one window and its labels: the images of a folder, or the frames `window` of a video.
-
-    Frames are resized to ``size``, if it is given; labels have the size of the source, to
-    which those of another size and the same aspect ratio are resized.
-
-    Raises:
-        LabelError: on labels whose size differs from their frame's.
-        MaskcastError: on unreadable files, damaged masks, or images that differ in size.
-    """
-    frames, source_size = read_window(images, window, size, read_video)
-    if labels is None:
-        return Arrays(frames, source_size=source_size)
-    shape = len(frames), *source_size
-    classes, objects = np.full(shape, IGNORE, np.uint8), np.zeros(shape, np.int64)
-    class_of: dict[int, int] = {}
-    mask_size: Size | None = None
-    for t, frame in enumerate(labels):
-        if frame is None:
-            continue
-        own_size = frame.size or source_size
-        check_mask_size(frame.where, own_size, file_of_frame(images, t), source_size, may_be_scaled=True)
-        if own_size != source_size:
-            mask_size = mask_size or own_size
-        classes_HW, objects_HW = np.zeros(own_size, np.uint8), np.zeros(own_size, np.int64)
-        for region in frame.regions(own_size):
-            class_id = names.id_of(region.class_name, frame.where)
-            classes_HW[region.mask_HW] = class_id
-            painted = 0
-            if instances and class_id not in (0, IGNORE):
-                assert region.instance is not None  # checked by `listing`
-                class_of[region.instance] = class_id
-                painted = 1 + region.instance  # 0 is "no object" in the map, but an object may have the number 0
-            objects_HW[region.mask_HW] = painted
-        classes[t], objects[t] = (resize_masks(one[None], *source_size)[0] for one in (classes_HW, objects_HW))
-    if not instances or None in labels:
-        return Arrays(frames, {MASK: classes}, source_size=source_size, mask_size=mask_size)
-    painted_N = np.unique(np.append(0, objects))
-    numbers = (painted_N[1:] - 1).tolist()
-    new_numbers = instance_ids(numbers)
-    ids = np.array([0, *new_numbers], np.uint16)[np.searchsorted(painted_N, objects)]
-    class_of_new = {new: class_of[number] for number, new in zip(numbers, new_numbers, strict=True)}
-    return Arrays(frames, {MASK: classes, OBJECTS: ids}, {OBJECTS: class_of_new}, source_size, mask_size)
+def _paint(frame: ImportedFrame, names: ClassNames, size: Size, image: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels of a frame (see `ReadLabels`); regions in front cover those behind."""
+    own_size = frame.size or size
+    check_mask_size(frame.where, own_size, image, size, may_be_scaled=True)
+    classes_HW, objects_HW = np.zeros(own_size, np.uint8), np.full(own_size, NO_OBJECT, np.int64)
+    for region in frame.regions(own_size):
+        class_id = names.id_of(region.class_name, frame.where)
+        classes_HW[region.mask_HW] = class_id
+        number = None if class_id in (0, IGNORE) else region.instance
+        objects_HW[region.mask_HW] = NO_OBJECT if number is None else number
+    return classes_HW, objects_HW

@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from maskcast.data.footage import ReadVideo
 from maskcast.data.images import Size
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.cutting import span, windows_in
-from maskcast.data.sources.sequence_files import ReadVideo
 from maskcast.data.video_files.frames import read_resized_video
 from maskcast.data.video_files.index import index_video
 from maskcast.data.video_files.one_pass import VideoWindow

@@ -1,7 +1,6 @@
 """Cuts sequences into windows, which become clips; no window spans a gap in the frame numbers."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -9,8 +8,9 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named
-from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.sources.base import Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes
+from maskcast.data.sources.load_window import ReadLabels, load_window
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.splits import Splits, assign_splits, listed_names, time_parts
 from maskcast.data.video_files.one_pass import VideoWindow
@@ -101,41 +101,6 @@ def windows_in(num_frames: int, frames: int, stride: int, window_step: int) -> l
     return [range(start, start + covered, stride) for start in range(0, num_frames - covered + 1, window_step)]
 
 
-@dataclass(frozen=True)
-class Window:
-    """A window of a sequence, with what its clip needs.
-
-    Attributes:
-        id: id of the clip.
-        split: split of the clip.
-        kind: kind of the clip (`maskcast.labels.KINDS`).
-        frames: indices of the frames in the sequence; ascending, repeated where a video stands still.
-        images: one file per frame, or the video that has all frames.
-        meta: JSON of the clip.
-        video: the frames of the video, if it is one.
-    """
-
-    id: str
-    split: str
-    kind: str
-    frames: Sequence[int]
-    images: Path | Sequence[Path]
-    meta: dict[str, Any]
-    video: VideoWindow | None
-
-    def clip(self, load: Callable[..., Arrays], *given: object, **options: object) -> RawClip:
-        """Returns its clip.
-
-        Args:
-            load: top-level function that reads it, from its images and frames; takes `size`, and `read_video` if
-                it is of a video.
-            given: further arguments of ``load``.
-            options: and those by name.
-        """
-        read = partial(load, self.images, self.frames, *given, **options)
-        return RawClip(self.id, self.split, self.kind, read, self.meta, resizes=True, video=self.video)
-
-
 def sequence_splits(
     names: Sequence[str], labelled: Collection[str], params: LabelledSource, seed: int
 ) -> dict[str, str | Splits]:
@@ -176,17 +141,19 @@ def is_labelled(split: str | Splits) -> bool:
     return not isinstance(split, str) or KIND_OF_SPLIT[split] == "labelled"
 
 
-def windows(
+def clips(
     name: str,
     sequence: SequenceFiles,
     split: str | Splits,
     params: WindowedSource,
     listing: Listing,
+    labels: Mapping[int, ReadLabels] | None = None,
+    *,
+    instances: bool = False,
     lookback: int = 0,
     clip_name: str | None = None,
-    labelled: Collection[int] = (),
-) -> Iterator[Window]:
-    """Yields the windows of a sequence; records parts that are too short in ``listing.skipped``.
+) -> Iterator[RawClip]:
+    """Yields the clips of a sequence, one per window; records parts that are too short in ``listing.skipped``.
 
     Args:
         name: name of the sequence.
@@ -194,10 +161,11 @@ def windows(
         split: the split of the sequence, or the shares of a cut by time.
         params: the params that define the cuts.
         listing: where left-out parts are recorded.
+        labels: for frames with labels, by their index, what reads these.
+        instances: see `load_window`.
         lookback: with a split by time, how many frames at the start of a window may be from the split before; not
             for unlabelled windows, which would be trained on frames of `val` or `test`.
         clip_name: what the ids of its clips begin with; the name of the sequence by default.
-        labelled: indices of its frames with labels.
 
     Raises:
         MaskcastError: if frames are taken by time, and are images.
@@ -216,14 +184,15 @@ def windows(
             return
         taken_runs = [range(len(taken))]
     rate = {} if timing is None else timing.clip_rate(params.fps, params.stride)
-    own_names = () if isinstance(sequence.images, Path) else _own_names(sequence.images)
+    own_names = _own_names(sequence.frames.images)
     whole = range(len(taken))
     parts = {split: whole} if isinstance(split, str) else time_parts(whole, split)
     for part_split, part in parts.items():
         first = max(0, part.start - (lookback if part_split != "unlabeled" else 0))
         runs = (range(max(one.start, first), min(one.stop, part.stop)) for one in taken_runs)
         step = params.labelled_window_step if isinstance(params, LabelledSource) else None
-        known = {*labelled} if step is not None and KIND_OF_SPLIT[part_split] == "labelled" else set()
+        kind = KIND_OF_SPLIT[part_split]
+        known = labels if labels and kind == "labelled" else {}
         ranges = [window for run in runs for window in _cut(run, params, step, taken, known)]
         if not ranges:
             what = f"has {pluralize(len(part), 'frame')}" + (f" for {part_split}" if split != part_split else "")
@@ -231,7 +200,6 @@ def windows(
             listing.skipped.append((name, f"{what}, a window needs {params.span}"))
         for window in ranges:
             frames = taken[window.start : window.stop : window.step]
-            images = sequence.images if isinstance(sequence.images, Path) else [sequence.images[i] for i in frames]
             video = None if timing is None else VideoWindow(timing.path, frames, timing.index)
             meta = {"video": name, "start": window.start, "stride": params.stride} | rate
             if timing is not None:  # with fps, start and stride count the frames that were taken
@@ -239,7 +207,9 @@ def windows(
             if own_names and own_names != [name]:  # a photograph's name is that of its clip
                 meta["frame_names"] = [own_names[i] for i in frames]
             clip_id = f"{clip_name or name}_{window.start:05d}"
-            yield Window(clip_id, part_split, KIND_OF_SPLIT[part_split], frames, images, meta, video)
+            own_labels = [known.get(i) for i in frames] if kind == "labelled" else None
+            load = partial(load_window, sequence.frames.part(frames), own_labels, instances=instances)
+            yield RawClip(clip_id, part_split, kind, load, meta, resizes=True, video=video)
 
 
 def _own_names(images: Sequence[Path]) -> Sequence[str]:

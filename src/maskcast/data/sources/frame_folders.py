@@ -4,39 +4,35 @@ Shapes: T frames, H rows, W columns.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from maskcast.data.images import Size, check_mask_size, resize_masks
+from maskcast.data.images import Size, check_mask_size
 from maskcast.data.masks.choice import Encoding, choose_rule
 from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding
 from maskcast.data.masks.rules import MaskRule, has_colours, value_table
 from maskcast.data.masks.stored import ReadMode
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.mirror_swaps import mirror_swaps_meta
-from maskcast.data.sources.base import Arrays, Listing
+from maskcast.data.sources.base import Listing
 from maskcast.data.sources.classes import read_classes
-from maskcast.data.sources.cutting import LabelledSource, is_labelled, sequence_splits, unused_labels, windows
+from maskcast.data.sources.cutting import LabelledSource, clips, is_labelled, sequence_splits, unused_labels
+from maskcast.data.sources.load_window import NO_OBJECT
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, match_names, path_of, without_masks
 from maskcast.data.sources.sequence_files import (
-    ReadVideo,
     SequenceFiles,
-    file_of_frame,
-    has_masks,
     pair_files,
     rate_warnings,
-    read_window,
     sequence_notes,
 )
-from maskcast.data.video_files.frames import read_resized_video
 from maskcast.errors import MaskcastError
 from maskcast.labels import (
     IGNORE,
     LOOKBACK,
-    MASK,
     OBJECTS,
     LabelError,
     LabelMap,
@@ -145,7 +141,7 @@ class FrameFoldersSource(LabelledSource):
             )
         names = sorted(images, key=natural_sort_key)
         suffix = self.mask_suffix or ""
-        masked = {name for name in names if has_masks(masks.get(name), suffix)}
+        masked = {name for name in names if name in masks and masks[name].has_masks(suffix)}
         splits = sequence_splits(names, masked or names, self, seed)  # without any mask, each says where it looked
         classes, attributes = read_classes(raw, self.classes)
         maps = single_map(classes, things=self.things or self.instances, attributes=attributes)
@@ -167,10 +163,11 @@ class FrameFoldersSource(LabelledSource):
                 listing.skipped.append((name, str(error)))
                 continue
             listing.skipped += [(f"{name}/masks", footage[name].unpaired)] if footage[name].unpaired else []
-        rule = self.rule([path for found in footage.values() for path in found.masks if path is not None], classes)
         labelled = {
-            name: [i for i, mask in enumerate(found.masks) if mask is not None] for name, found in footage.items()
+            name: {i: mask for i, mask in enumerate(found.masks) if mask is not None}
+            for name, found in footage.items()
         }
+        rule = self.rule([mask for own in labelled.values() for mask in own.values()], classes)
         listing.notes += [rule.description] if rule.description else []
         if masked and (without := [n for n in names if splits[n] == "unlabeled" and n not in masked]):
             listing.notes.append(f"no masks of {pluralize(len(without), 'sequence')}: unlabeled ({without[0]})")
@@ -178,12 +175,13 @@ class FrameFoldersSource(LabelledSource):
             listing.notes.append(f"no frames for the masks of {pluralize(len(lost), 'sequence')} ({lost[0]})")
         listing.notes += [*sequence_notes(footage), *unused_labels(splits, masked)]
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
-        for name, found in footage.items():
-            for window in windows(
-                name, found, splits[name], self, listing, self.lookback, labelled=labelled[name]
-            ):
-                own = [found.masks[i] for i in window.frames] if window.kind == "labelled" else None
-                listing.add(window.clip(load_window, own, rule, instances=self.instances))
+        for name, one in footage.items():
+            own = {i: partial(_read_mask, rule, mask) for i, mask in labelled[name].items()}
+            listing.add(
+                *clips(
+                    name, one, splits[name], self, listing, own, instances=self.instances, lookback=self.lookback
+                )
+            )
         return listing
 
     def rule(self, paths: Sequence[Path], classes: Sequence[str]) -> MaskRule:
@@ -213,51 +211,9 @@ class FrameFoldersSource(LabelledSource):
         )
 
 
-def load_window(
-    images: Path | Sequence[Path],
-    window: Sequence[int],
-    masks: Sequence[Path | None] | None,
-    rule: MaskRule,
-    *,
-    instances: bool = False,
-    size: Size | None = None,
-    read_video: ReadVideo = read_resized_video,
-) -> Arrays:
-    """Reads one window and its masks: the images of a folder, or the frames `window` of a video.
-
-    Frames are resized to ``size``, if it is given; masks have the size that frames
-    have in their files, to which those of another size and the same aspect ratio are resized.
-
-    With ``instances``, mask values are object ids, too, if each frame has a mask. If values exceed 16 bits, the
-    objects are numbered 1, 2, ... in the window instead.
-
-    Raises:
-        LabelError: on a mask whose size differs from its frame's, or with a value that is no class.
-        MaskcastError: on unreadable files or images that differ in size.
-    """
-    frames, source_size = read_window(images, window, size, read_video)
-    if masks is None:
-        return Arrays(frames, source_size=source_size)
-    shape = len(frames), *source_size
-    labels, objects = np.full(shape, IGNORE, np.uint8), np.zeros(shape, np.int32)
-    mask_size: Size | None = None
-    for index, path in enumerate(masks):
-        if path is None:
-            continue
-        label, values = rule.read_objects(path)
-        check_mask_size(path, label.shape, file_of_frame(images, index), source_size, may_be_scaled=True)
-        if label.shape != source_size:
-            mask_size = mask_size or label.shape
-            label, values = (resize_masks(one[None], *source_size)[0] for one in (label, values))
-        labels[index], objects[index] = label, np.where((label > 0) & (label != IGNORE), values, 0)
-    if not instances or None in masks:
-        return Arrays(frames, {MASK: labels}, source_size=source_size, mask_size=mask_size)
-    ids, first = np.unique(objects, return_index=True)
-    class_of = dict(zip(ids.tolist(), labels.ravel()[first].tolist(), strict=True))
-    class_of.pop(0, None)
-    if ids[-1] > np.iinfo(np.uint16).max:
-        objects = np.searchsorted(np.union1d([0], ids), objects).astype(np.int32)
-        class_of = dict(enumerate(class_of.values(), 1))
-    return Arrays(
-        frames, {MASK: labels, OBJECTS: objects.astype(np.uint16)}, {OBJECTS: class_of}, source_size, mask_size
-    )
+def _read_mask(rule: MaskRule, mask: Path, size: Size, image: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels of a frame (see `ReadLabels`); objects have the values of the mask as numbers."""
+    classes_HW, values_HW = rule.read_objects(mask)
+    check_mask_size(mask, classes_HW.shape, image, size, may_be_scaled=True)
+    is_object = (classes_HW > 0) & (classes_HW != IGNORE) & (values_HW > 0)
+    return classes_HW, np.where(is_object, values_HW.astype(np.int32), NO_OBJECT)

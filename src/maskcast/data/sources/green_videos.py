@@ -11,9 +11,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from maskcast.data.images import IMAGE_SUFFIXES, Size, resize_frames
-from maskcast.data.sources.sequence_files import read_window
-from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, frame_rate
+from maskcast.data.footage import Footage
+from maskcast.data.images import IMAGE_SUFFIXES, resize_frames
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES, frame_rate
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import natural_sort_key
@@ -49,36 +49,27 @@ class VideoFiles:
     """
 
     default_rate: float
-    files: Path | tuple[Path, ...]
+    files: Footage
 
     def __str__(self) -> str:
-        return str(self.first)
-
-    @property
-    def first(self) -> Path:
-        """The path of the video, or of the first image."""
-        return self.files if isinstance(self.files, Path) else self.files[0]
+        return str(self.files.files[0])
 
     @property
     def rate(self) -> float:
         """Frames per second."""
-        return (frame_rate(self.files) if isinstance(self.files, Path) else None) or self.default_rate
+        return (self.files.video and frame_rate(self.files.video)) or self.default_rate
 
     def count(self) -> int:
         """Returns the number of frames."""
-        return count_frames(self.files) if isinstance(self.files, Path) else len(self.files)
+        return self.files.count()
 
     def frame_size(self) -> tuple[int, int]:
         """Returns height and width."""
-        return self._read([0], None)[1]
+        return self.files.part([0]).read(None)[1]
 
     def read(self, indices: Sequence[int], size: tuple[int, int]) -> np.ndarray:
         """Returns the frames with these numbers, each resized as it is read."""
-        return self._read(indices, size)[0]
-
-    def _read(self, indices: Sequence[int], size: Size | None) -> tuple[np.ndarray, Size]:
-        images = self.files if isinstance(self.files, Path) else [self.files[number] for number in indices]
-        return read_window(images, indices, size)
+        return self.files.part(indices).read(size)[0]
 
 
 @dataclass(frozen=True)
@@ -156,10 +147,10 @@ def find_videos(folder: Path, rate: float, *, stills: bool = False) -> dict[str,
             )
         first[name] = files[0]
         is_video = files[0].suffix.lower() in VIDEO_SUFFIXES
-        videos[name] = VideoFiles(rate, files[0] if is_video else tuple(files))
+        videos[name] = VideoFiles(rate, Footage(video=files[0]) if is_video else Footage(files))
     return videos
 
 
 def first_files(videos: Mapping[str, Video]) -> dict[str, Path]:
     """Returns the file, or the first image, of each video that is not rendered, by name."""
-    return {name: video.first for name, video in videos.items() if isinstance(video, VideoFiles)}
+    return {name: video.files.files[0] for name, video in videos.items() if isinstance(video, VideoFiles)}

@@ -125,8 +125,7 @@ def find_images(raw: Path, pattern: str, key: str) -> dict[ImageKey, Path]:
     """
     found: dict[ImageKey, Path] = {}
     for clip, files in find_sequences(raw, pattern).items():
-        assert not isinstance(files, Path)  # the pattern has {frame}
-        found |= {(clip, frame): path for frame, path in files.items()}
+        found |= {(clip, frame): path for frame, path in files.frames.items()}
     if not found:
         raise MaskcastError(f"{raw}: nothing matches {key} {pattern!r}; fix source.{key} or the data set's root")
     return found

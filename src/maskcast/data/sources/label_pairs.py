@@ -123,9 +123,7 @@ class _ImageIndex:
             self._sequences[folded(name)].append(name)
             if len(parts := folded(name).split("/")) > 1:
                 self._in_folders[parts[-1]].append(({*parts}, name))
-            if isinstance(found.images, Path):
-                continue
-            names = [path.name for path in found.images]
+            names = [path.name for path in found.frames.images]
             if any(map(VIDEO_FRAME.fullmatch, names)):
                 self._of_video.add(name)
             if (by_name := sorted(names)) != names:
@@ -143,13 +141,13 @@ class _ImageIndex:
             return match
         for clip, k in frame.frame_ids:
             name = next(reversed(self._sequences.get(folded(clip), ())), None)
-            if name is not None and (frame.ordered or isinstance(self._footage[name].images, Path)):
+            if name is not None and (frame.ordered or self._footage[name].frames.video):
                 return self._at(name, k, frame)
         if frame.ordered and (match := self._named(frame, path_parts)) is not None:
             return match
         candidates = self._named_by(path_parts) or self._footage
         name = next(iter(candidates))
-        numbered = frame.ordered or isinstance(self._footage[name].images, Path)
+        numbered = frame.ordered or self._footage[name].frames.video
         if len(candidates) == 1 and numbered and frame.frame_ids and any(map(VIDEO_FRAME.fullmatch, frame.names)):
             return self._at(name, frame.frame_ids[-1][1], frame)
         return None
@@ -205,8 +203,7 @@ class _ImageIndex:
     def _images_of(self, names: Iterable[str]) -> _Images:
         by_name, uploaded = defaultdict[str, list[_Image]](list), defaultdict[str, list[_Image]](list)
         for name in names:
-            files = self._footage[name].images
-            for k, path in enumerate(() if isinstance(files, Path) else files):
+            for k, path in enumerate(self._footage[name].frames.images):
                 image = _Image(_parts(path.relative_to(self._raw).as_posix())[::-1], name, k)
                 by_name[image.backwards[0]].append(image)
                 uploaded[_REMOVED_CHARACTERS.sub("", image.backwards[0].replace(" ", "_"))].append(image)

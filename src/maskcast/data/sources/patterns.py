@@ -5,16 +5,17 @@
 """
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator
 
-from maskcast.data.frame_names import name_key
-from maskcast.data.images import IMAGE_SUFFIXES
+from maskcast.data.frame_names import name_key, unique_by_name, unsupported_suffixes
+from maskcast.data.images import IMAGE_SUFFIXES, image_files
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
@@ -40,7 +41,54 @@ def _pattern(value: str) -> str:
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
-SequencePaths = Path | dict[str, Path]  # a folder, a video, or images by the text that stands for `{frame}`
+@dataclass(frozen=True)
+class SequencePaths:
+    """What a pattern finds of a sequence, or of its masks: a folder, a video or images.
+
+    Attributes:
+        folder: the folder.
+        video: the video.
+        frames: images by the text that stands for `{frame}`.
+    """
+
+    folder: Path | None = None
+    video: Path | None = None
+    frames: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The folder, the video, or the images."""
+        return [path for path in (self.folder, self.video, *self.frames.values()) if path is not None]
+
+    @property
+    def unsupported(self) -> str:
+        """Suffixes of files in the folder that are no supported images; empty if there are none."""
+        return "" if self.folder is None else unsupported_suffixes(self.folder)
+
+    def images(self) -> list[Path]:
+        """Returns the images, or those of the folder."""
+        return [*self.frames.values()] if self.folder is None else image_files(self.folder)
+
+    def by_name(self, suffix: str = "", exclude: Collection[Path] = ()) -> dict[str, Path]:
+        """Returns the images by what stands for `{frame}`, or those of the folder by name.
+
+        Args:
+            suffix: of a folder, only names that end in it are returned, and it is removed from them.
+            exclude: images to leave out.
+
+        Raises:
+            MaskcastError: if two images have the same name.
+        """
+        named, excluded = [*self.frames.items()], set(exclude)
+        if self.folder is not None:
+            found = [path for path in self.images() if path.stem.endswith(suffix)]
+            named = [(path.stem.removesuffix(suffix), path) for path in found]
+        return unique_by_name((name, path) for name, path in named if path not in excluded)
+
+    def has_masks(self, suffix: str) -> bool:
+        """Whether these are masks whose names end in ``suffix``, or a folder of files that may be masks."""
+        found = self.images()
+        return any(path.stem.endswith(suffix) for path in found) or (not found and bool(self.unsupported))
 
 
 def find_sequences(raw: Path, pattern: str) -> dict[str, SequencePaths]:
@@ -52,26 +100,31 @@ def find_sequences(raw: Path, pattern: str) -> dict[str, SequencePaths]:
     Raises:
         MaskcastError: if two files have the same frame, or the same sequence.
     """
-    found: dict[str, SequencePaths] = {}
+    places, frames = dict[str, Path](), defaultdict[str, dict[str, Path]](dict)
     single_images: list[tuple[str, Path]] = []
     of_images = PurePosixPath(pattern).suffix.lower() in (*IMAGE_SUFFIXES, ".*")
     for path, names in _matches(raw, PurePosixPath(pattern).parts, {}):
         clip, frame = names.get("clip", SINGLE_SEQUENCE), names.get("frame")
-        if frame is None:
-            if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
-                _add(found, clip, path)
-            elif of_images and path.suffix.lower() in IMAGE_SUFFIXES:
-                single_images.append((clip, path))
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
-            frames = found.setdefault(clip, {})
-            assert isinstance(frames, dict)
-            _add(frames, frame, path)
-    if found:
-        return found
-    images: dict[str, Path] = {}
-    for clip, path in single_images:
-        _add(images, clip, path)
-    return {clip: {clip: path} for clip, path in images.items()}
+        is_image = path.suffix.lower() in IMAGE_SUFFIXES
+        if frame is not None and is_image:
+            _add(frames[clip], frame, path)
+        elif frame is None and (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES):
+            _add(places, clip, path)
+        elif frame is None and of_images and is_image:
+            single_images.append((clip, path))
+    if not places and not frames:
+        for clip, path in single_images:
+            _add(frames[clip], clip, path)
+    of_places = {
+        clip: SequencePaths(path) if path.is_dir() else SequencePaths(video=path) for clip, path in places.items()
+    }
+    return of_places | {clip: SequencePaths(frames=images) for clip, images in frames.items()}
+
+
+def all_paths(found: Mapping[str, SequencePaths]) -> Iterator[Path]:
+    """Yields the folders, videos and images that a pattern finds."""
+    for files in found.values():
+        yield from files.paths
 
 
 def match_names(images: Collection[str], masks: dict[str, SequencePaths]) -> dict[str, SequencePaths]:
@@ -100,7 +153,7 @@ def without_masks(images: dict[str, SequencePaths], masks: dict[str, SequencePat
 
 def _single_path(name: str, files: SequencePaths) -> Path | None:
     """Returns the folder, video or single image of a sequence; None if it has several images."""
-    return files if isinstance(files, Path) else files.get(name) if len(files) == 1 else None
+    return files.folder or files.video or (files.frames.get(name) if len(files.frames) == 1 else None)
 
 
 def fixed_folder(pattern: str) -> str:
@@ -115,7 +168,7 @@ def path_of(pattern: str, name: str) -> str:
     return pattern
 
 
-def _add(found: dict[str, Any], name: str, path: Path) -> None:
+def _add(found: dict[str, Path], name: str, path: Path) -> None:
     if name in found:
         raise MaskcastError(f"{path}: {found[name]} has the same name by the pattern; remove one of them")
     found[name] = path

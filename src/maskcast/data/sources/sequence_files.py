@@ -1,39 +1,34 @@
 """A sequence on disk: its frames in order, their masks, and where frame numbers are missing."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from maskcast.data.footage import Footage
 from maskcast.data.frame_names import (
     consecutive_runs,
     find_same_number,
     format_names,
     original_name,
-    unique_by_name,
     unsupported_suffixes,
 )
-from maskcast.data.images import Size, image_files, read_resized_frames
 from maskcast.data.sources.pairing import PairedMasks, numbers_of, pair_by_name, pair_by_number
 from maskcast.data.sources.patterns import SequencePaths
-from maskcast.data.video_files.frames import read_resized_video
 from maskcast.data.video_files.timing import Timing, read_timing, uneven_rates
 from maskcast.errors import MaskcastError
 from maskcast.labels import natural_sort_key
 from maskcast.reading import pluralize
 
-ReadVideo = Callable[[Path, Sequence[int], Size | None], tuple[np.ndarray, Size]]  # see `read_resized_video`
 REMEDY = "set source.mask_suffix or source.offset, or name both by {frame} in source.images and source.masks"
 
 
 @dataclass(frozen=True)
 class SequenceFiles:
-    """Frames and masks of a sequence, all paths.
+    """Frames and masks of a sequence.
 
     Attributes:
-        images: one file per frame, or the video that has all frames.
+        frames: the video, or one image per frame.
         masks: one file or None per frame.
         runs: ranges of frames with consecutive numbers.
         unpaired: a text that says which masks have no frame, and which rule was tried; empty if all have one.
@@ -42,7 +37,7 @@ class SequenceFiles:
         timing: when the frames of the video are shown; None for images.
     """
 
-    images: Path | Sequence[Path]
+    frames: Footage
     masks: Sequence[Path | None]
     runs: Sequence[range]
     unpaired: str = ""
@@ -63,8 +58,8 @@ def pair_files(
     """Returns the frames of a sequence, paired with its masks if it is ``labelled``.
 
     Args:
-        images: the folder of the frames, the video, or the images by frame key.
-        masks: the folder of the masks, or the masks by frame key; None without masks.
+        images: the frames.
+        masks: the masks; None without.
         location: place of the masks, for errors.
         suffix: suffix that the name of a mask in a folder adds to its frame's.
         offset: see `pair_by_number`; None pairs images by name.
@@ -73,27 +68,27 @@ def pair_files(
     Raises:
         MaskcastError: if two frames or two masks have one name, there are no masks, or no mask has a frame.
     """
-    mask_images = named_images(masks, suffix)
+    mask_images = {} if masks is None else masks.by_name(suffix)
     if labelled and not mask_images:
         suffixes = unsupported_suffixes(location) if location.is_dir() else ""
         raise MaskcastError(
             f"{location}: no mask images{f' (it has {suffixes})' if suffixes else ''}; fix source.masks or put "
             "the sequence into unlabeled, or into hidden if nothing may learn from it"
         )
-    if isinstance(images, Path) and not images.is_dir():  # a pipe is refused as a video is
-        timing = read_timing(images)
+    if images.video is not None:
+        timing = read_timing(images.video)
         numbers = range(timing.count)
         pairs = pair_by_number(numbers, mask_images, offset, str(location)) if labelled else _no_pairs(numbers)
-        return SequenceFiles(images, pairs.masks, [numbers], _unpaired_text(pairs, images.name), timing=timing)
+        unpaired = _unpaired_text(pairs, images.video.name)
+        return SequenceFiles(Footage(video=images.video), pairs.masks, [numbers], unpaired, timing=timing)
     # masks may be frames
-    frames = frames_without_masks(images, {} if images == masks and not suffix else mask_images)
+    frames = _frames_without_masks(images, {} if images == masks and not suffix else mask_images)
     keys = sorted(frames, key=natural_sort_key)
     pairs = _no_pairs(keys)
     if labelled and offset is None:
         pairs = pair_by_name(keys, mask_images, suffix)
     elif labelled:
-        place = images if isinstance(images, Path) else frames[keys[0]].parent
-        of_frames = list(numbers_of(keys, str(place), "images").values())
+        of_frames = list(numbers_of(keys, str(frames[keys[0]].parent), "images").values())
         pairs = pair_by_number(of_frames, mask_images, offset, str(location))
     ranges = consecutive_runs([original_name(key) for key in keys])
     next_file = frames[keys[ranges[1].start]] if len(ranges) > 1 else None
@@ -104,90 +99,8 @@ def pair_files(
         else ""
     )
     files = [frames[key] for key in keys]
-    unread = unsupported_suffixes(images) if isinstance(images, Path) else ""
-    return SequenceFiles(files, pairs.masks, ranges, _unpaired_text(pairs, format_names(files)), gap, unread)
-
-
-def has_masks(masks: SequencePaths | None, suffix: str) -> bool:
-    """Whether a sequence has masks, as images or as files that are none; see ``pair_files`` for its arguments."""
-    if not isinstance(masks, Path):
-        return any(path.stem.endswith(suffix) for path in (masks or {}).values())
-    found = image_files(masks) if masks.is_dir() else []
-    return any(path.stem.endswith(suffix) for path in found) or (not found and bool(unsupported_suffixes(masks)))
-
-
-def read_window(
-    images: Path | Sequence[Path],
-    window: Sequence[int],
-    size: Size | None,
-    read_video: ReadVideo = read_resized_video,
-) -> tuple[np.ndarray, Size]:
-    """Reads a window: the frames `window` of a video, or all images of a list.
-
-    Args:
-        images: the video or the images.
-        window: numbers of the frames.
-        size: (height, width) to resize each frame to as it is read; None keeps its size.
-        read_video: reads frames of a video.
-
-    Returns:
-        The frames (T, H, W, 3) uint8, and the size that they had.
-
-    Raises:
-        MaskcastError: on unreadable files, or images that differ in size.
-    """
-    return read_video(images, window, size) if isinstance(images, Path) else read_resized_frames(images, size)
-
-
-def file_of_frame(images: Path | Sequence[Path], t: int) -> Path:
-    """Returns the file that holds frame ``t`` of a window."""
-    return images if isinstance(images, Path) else images[t]
-
-
-def frames_without_masks(images: SequencePaths, masks: Mapping[str, Path]) -> dict[str, Path]:
-    """Returns the images of a sequence that are not among its masks, by frame key.
-
-    Raises:
-        MaskcastError: if there are none, or names in a folder do not tell frames from other images.
-    """
-    remedy = "name the frames by {frame} in source.images, e.g. {clip}/{frame}.jpg"
-    try:
-        frames = named_images(images, "", exclude=masks.values())
-    except MaskcastError as error:
-        raise MaskcastError(f"{error}, or {remedy}") from None
-    if isinstance(images, Path) and (pair := find_same_number(frames)) is not None:
-        raise MaskcastError(
-            f"{images}: {frames[pair[0]].name} and {frames[pair[1]].name} have the same number, so not all images "
-            f"are frames; {remedy}"
-        )
-    if not frames:
-        suffixes = unsupported_suffixes(images) if isinstance(images, Path) else ""
-        raise MaskcastError(
-            f"{images}: holds no "
-            f"images{f' (but {suffixes})' if suffixes else ''}{' beside masks' if masks else ''}; save the frames "
-            "as PNG"
-        )
-    return frames
-
-
-def named_images(files: SequencePaths | None, suffix: str, exclude: Collection[Path] = ()) -> dict[str, Path]:
-    """Returns the images of a folder by name, without ending and suffix, or those that a pattern found.
-
-    Args:
-        files: the folder, or the images by what stands for `{frame}`.
-        suffix: only names that end in it are returned, and it is removed from them.
-        exclude: images to leave out.
-
-    Raises:
-        MaskcastError: if two images have the same name.
-    """
-    if files is None:
-        return {}
-    excluded = set(exclude)
-    if not isinstance(files, Path):
-        return unique_by_name((key, path) for key, path in files.items() if path not in excluded)
-    paths = [path for path in image_files(files) if path not in excluded] if files.is_dir() else []
-    return unique_by_name((path.stem.removesuffix(suffix), path) for path in paths if path.stem.endswith(suffix))
+    unpaired = _unpaired_text(pairs, format_names(files))
+    return SequenceFiles(Footage(files), pairs.masks, ranges, unpaired, gap, images.unsupported)
 
 
 def sequence_notes(footage: Mapping[str, SequenceFiles]) -> Iterator[str]:
@@ -238,6 +151,30 @@ def rate_warnings(
             f"warning: {lost} of {pluralize(total, 'labelled frame')} are not among the frames that source.fps "
             f"{fps:g} takes, and are not used"
         )
+
+
+def _frames_without_masks(images: SequencePaths, masks: Mapping[str, Path]) -> dict[str, Path]:
+    """Returns the images of a sequence that are not among its masks, by frame key.
+
+    Raises:
+        MaskcastError: if there are none, or names in a folder do not tell frames from other images.
+    """
+    remedy = "name the frames by {frame} in source.images, e.g. {clip}/{frame}.jpg"
+    try:
+        frames = images.by_name(exclude=masks.values())
+    except MaskcastError as error:
+        raise MaskcastError(f"{error}, or {remedy}") from None
+    if images.folder is not None and (pair := find_same_number(frames)) is not None:
+        raise MaskcastError(
+            f"{images.folder}: {frames[pair[0]].name} and {frames[pair[1]].name} have the same number, so not all "
+            f"images are frames; {remedy}"
+        )
+    if not frames:
+        but = f" (but {images.unsupported})" if images.unsupported else ""
+        raise MaskcastError(
+            f"{images.paths[0]}: holds no images{but}{' beside masks' if masks else ''}; save the frames as PNG"
+        )
+    return frames
 
 
 def _no_pairs(frames: Sequence[object]) -> PairedMasks:

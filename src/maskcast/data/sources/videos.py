@@ -1,18 +1,18 @@
 """Plain video files without labels, cut into windows: clips of the split `unlabeled`."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 from maskcast.data.frame_names import METADATA_SUFFIXES
-from maskcast.data.images import Size
 from maskcast.data.mirror_swaps import mirror_swaps_meta
-from maskcast.data.sources.base import Arrays, Listing
+from maskcast.data.sources.base import Listing
 from maskcast.data.sources.classes import Classes, read_classes
-from maskcast.data.sources.cutting import WindowedSource, windows
-from maskcast.data.sources.sequence_files import ReadVideo, SequenceFiles, pair_files, rate_warnings
-from maskcast.data.video_files.frames import VIDEO_SUFFIXES, read_resized_video
+from maskcast.data.sources.cutting import WindowedSource, clips
+from maskcast.data.sources.patterns import SequencePaths
+from maskcast.data.sources.sequence_files import SequenceFiles, pair_files, rate_warnings
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import natural_sort_key, single_map
@@ -56,28 +56,16 @@ class VideosSource(WindowedSource):
         stems, footage = Counter(map(_stem, names)), dict[str, SequenceFiles]()
         for name in track(sorted(names, key=natural_sort_key), "counting frames"):
             try:
-                footage[name] = pair_files(names[name], None, raw, suffix="", offset=None, labelled=False)
+                video = SequencePaths(video=names[name])
+                footage[name] = pair_files(video, None, raw, suffix="", offset=None, labelled=False)
             except MaskcastError as error:
                 listing.skipped.append((name, str(error)))
                 continue
             clip_name = _stem(name) if stems[_stem(name)] == 1 else name.replace("/", "_").replace(".", "_")
-            for window in windows(name, footage[name], "unlabeled", self, listing, clip_name=clip_name):
-                listing.add(window.clip(load_window))
+            listing.add(*clips(name, footage[name], "unlabeled", self, listing, clip_name=clip_name))
         listing.warnings += rate_warnings(footage, self.fps, {}) if self.frames > 1 else ()
         return listing
 
 
 def _stem(name: str) -> str:
     return name.rpartition(".")[0].replace("/", "_")
-
-
-def load_window(
-    video: Path,
-    window: Sequence[int],
-    *,
-    size: Size | None = None,
-    read_video: ReadVideo = read_resized_video,
-) -> Arrays:
-    """Reads the frames of one window, at a size if it is given; there are no masks."""
-    frames, source_size = read_video(video, window, size)
-    return Arrays(frames, source_size=source_size)
