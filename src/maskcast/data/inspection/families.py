@@ -52,12 +52,17 @@ class Family:
         return "/".join(part or f"{before}{CLIP}{after}" for part in self.parts)
 
 
+def open_at(parts: Sequence[str], place: int) -> Parts:
+    """Returns the parts of a path with an empty text for one: equal for paths that differ there alone."""
+    return (*parts[:place], "", *parts[place + 1 :])
+
+
 def families(places: Iterable[Parts]) -> list[Family]:
     """Returns all families of the paths: one for each way to vary one part."""
     found: dict[Parts, set[str]] = defaultdict(set)
     for parts in places:
         for place, part in enumerate(parts):
-            found[(*parts[:place], "", *parts[place + 1 :])].add(part)
+            found[open_at(parts, place)].add(part)
     return [Family(parts, frozenset(names)) for parts, names in found.items()]
 
 
@@ -77,7 +82,7 @@ def without_variants(found: Sequence[Family]) -> list[Family]:
             return False
         paths = [one.at(name) for name in one.names]
         others = [place for place, part in enumerate(one.parts) if part]
-        crossing = ((*path[:place], "", *path[place + 1 :]) for path in paths for place in others)
+        crossing = (open_at(path, place) for path in paths for place in others)
         return any(parts in (numbered if cameras else scenes) for parts in crossing)
 
     return [one for one in found if not of_one_scene(one)]

@@ -12,7 +12,7 @@ import numpy as np
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.images import read_image
-from maskcast.data.inspection.families import is_named_as_masks
+from maskcast.data.inspection.families import is_named_as_masks, open_at
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
@@ -142,7 +142,7 @@ def _parallel_pairs(groups: Sequence[ImageGroup], deepest: int) -> Iterator[tupl
     parallel = defaultdict[tuple[str, ...], list[ImageGroup]](list)
     for one in groups:
         for place in range(len(one.parts) - deepest):
-            parallel[(*one.parts[:place], "", *one.parts[place + 1 :])].append(one)
+            parallel[open_at(one.parts, place)].append(one)
     for kinds in parallel.values():
         if len(kinds) <= MAX_KINDS:
             yield from permutations(kinds, 2)

@@ -62,7 +62,7 @@ def across_splits(raw: Path, images: str) -> str:
             split_of_name(part)
             and sum(one.is_dir() and split_of_name(one.name) is not None for one in parent.iterdir()) > 1
         ):
-            wide = "/".join((*parts[:place], "*", *parts[place + 1 :]))
+            wide = with_folders(images, [place], "*")
             with suppress(MaskcastError):  # two files would have the same name
                 paths = all_paths(find_sequences(raw, wide))
                 if all(split_of_name(path.relative_to(parent).parts[0]) for path in paths):

@@ -10,6 +10,7 @@ import numpy as np
 
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.images import read_image
+from maskcast.data.inspection.families import open_at
 from maskcast.data.inspection.guess_patterns import SEQUENCE_AND_FRAME, Guess
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.label_patterns import across_splits, widened, wider_patterns, with_folders
@@ -153,7 +154,7 @@ def _has_copies(found: Mapping[str, SequencePaths]) -> bool:
     for name in found:
         parts = name.split("/")
         for place in range(len(parts) if len(parts) > 1 else 0):
-            alike[(*parts[:place], "", *parts[place + 1 :])].append(name)
+            alike[open_at(parts, place)].append(name)
     pairs = [names[:2] for names in alike.values() if len(names) > 1]
     same = []
     for number in evenly_spaced(len(pairs), MAX_COMPARED):
