@@ -121,3 +121,9 @@ def test_more_lines_than_colours_look_different_too() -> None:
     keys = [each.get("class") for each in parsed(chart).iter("path")]
     assert len(set(drawn)) == 12 and keys == drawn[::-1]  # the first line lies on top
     assert STYLE.index(".again {") > STYLE.index(".line-7 {")  # so that its dots count
+
+
+def test_equal_numbers_of_any_size_are_drawn() -> None:
+    for value in (1e-12, 0.0, -3e-15, 1e12):
+        drawn = line(line_chart("Rate", {"own": [(1, value), (2, value)]}, x_label="step"))
+        assert drawn[0][1] == drawn[1][1]

@@ -108,6 +108,18 @@ def test_masker_strips_with_and_without_truth() -> None:
     assert with_truth.width == without.width
 
 
+def test_a_strip_numbers_frames_as_in_their_clip() -> None:
+    view = make_view()
+    frames, masks = view.frames[[0, 6]], view.truth[[0, 6]]
+    strip = np.asarray(masker_strip(frames, masks, masks, "t", numbers=[0, 6]))
+    all_of_them = np.asarray(masker_strip(view.frames, view.truth, view.truth, "t"))
+    gutter = strip.shape[1] - 2 * 124 - 12
+    captions = slice(48, 68)
+    shown = strip[captions, gutter + 124 : gutter + 244]
+    assert (shown == all_of_them[captions, gutter + 6 * 124 : gutter + 6 * 124 + 120]).all()
+    assert (shown != all_of_them[captions, gutter + 124 : gutter + 244]).any()
+
+
 def test_the_gallery_spans_best_to_worst(tmp_path: Path) -> None:
     scores = [0.2, 0.9, 0.5, 0.7, 0.1]
     featured = draw_gallery(tmp_path, scores, 3, lambda n: make_view(f"video_{n}"), 7)

@@ -222,8 +222,8 @@ def test_a_masker_trains_and_validates_on_the_labelled_frames(tmp_path: Path) ->
     found = list(task.validation.predict(task.validation.worker(task.segmenter), clip))
     assert [list(frames) for frames, _ in found] == [[1]]
     assert labelled_frames(store, clip) == [1, 7]
-    ((name, frames, ((_, truth, masks),)),) = task.validation.examples(task.segmenter)
-    assert name == "v" and len(frames) == len(truth) == len(masks) == 1
+    ((name, indices, frames, ((_, truth, masks),)),) = task.validation.examples(task.segmenter)
+    assert (name, list(indices)) == ("v", [1]) and len(frames) == len(truth) == len(masks) == 1
     assert np.array_equal(frames[0], store.frames(clip)[1])
 
 

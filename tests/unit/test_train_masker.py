@@ -117,8 +117,9 @@ def test_two_maps_are_trained_generated_and_shown(tmp_path: Path) -> None:
         assert shown.width > 4 * 120 and shown.height > 3 * 80  # 4 samples, and their masks of two maps
     page.write(tmp_path / "page.html", metrics, short, {})
     text = (tmp_path / "page.html").read_text()
-    order = ["samples.png</figcaption>", "<caption>Classes of squares", "val_0.png</figcaption>"]
+    order = ["<caption>Classes of squares", "val_0.png</figcaption>", "samples.png</figcaption>"]
     assert sorted(order, key=text.index) == order and "classes.md" not in text
+    assert text.count('<ul class="legend" aria-label="Classes of squares">') == 1
     assert "masker: validation Jaccard" in text and text.count("data:image/png;base64,") == 2
     told = (tmp_path / "out/masker.resume/classes.md").read_text()
     size = "All scores are at 16x24 (height x width), the size of the clips."
@@ -143,7 +144,9 @@ def test_one_class_has_its_score_beside_the_one_with_background(
     train_masker(clips=tmp_path / "clips", params=params(epochs=1, steps_per_epoch=1), **out)
     metrics = json.loads(out["metrics"].read_text())
     assert metrics["val_jaccard_no_background"] < metrics["val_jaccard"]
-    told = f"{metrics['val_jaccard']:.4f} (foreground {metrics['val_jaccard_no_background']:.4f}) after 1 epoch"
+    told = (
+        f"{metrics['val_jaccard']:.4f} (foreground {metrics['val_jaccard_no_background']:.4f}), best epoch 1 of 1"
+    )
     assert f"masker: validation Jaccard {told}, at 32x48\n" in capsys.readouterr().err
 
 
@@ -214,11 +217,31 @@ def test_batches_are_a_function_of_seed_and_step(store: ClipStore) -> None:
 def test_a_masker_that_learnt_nothing_is_said(
     store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train_masker(clips=store.root, params=params(epochs=1, learning_rate=1e-9), **outputs(tmp_path / "none"))
+    with listening(page := Page("train_masker")):
+        train_masker(clips=store.root, params=params(epochs=1, learning_rate=1e-9), **outputs(tmp_path / "none"))
     said = capsys.readouterr().err
     assert "predicting a single class scores 0.3" in said and "has learned almost nothing; train longer" in said
+    page.write(tmp_path / "page.html", {}, params(), {})
+    shown = (tmp_path / "page.html").read_text()
+    assert shown.index("<h2") < shown.index("<strong>Predicting a single class scores 0.3") < shown.index("<table")
     train_masker(clips=store.root, params=params(epochs=2, steps_per_epoch=30), **outputs(tmp_path / "some"))
     assert "almost nothing" not in capsys.readouterr().err
+
+
+def test_the_best_epoch_is_named_and_marked(store: ClipStore, tmp_path: Path) -> None:
+    """Large steps spoil a start that has learned the clips."""
+    train_masker(clips=store.root, params=params(epochs=1), **outputs(tmp_path / "start"))
+    spoiling = PARAMS | {"training": PARAMS["training"] | {"learning_rate": 0.5, "steps_per_epoch": 2}}
+    out = outputs(tmp_path / "out") | {"page": tmp_path / "out/page.html"}
+    run_stage("train_masker", spoiling, clips=store.root, start=tmp_path / "start/masker", **out)
+    assert json.loads(out["metrics"].read_text())["best_epoch"] == 0
+    text = out["page"].read_text()
+    assert "the start&#x27;s, better than 3 epochs" in text
+    titles = re.findall(r"<h2[^>]*>([^<]*)", text)
+    assert titles == ["Scores", "Curves", "Predictions", "Samples", "All numbers", "Lineage"]
+    captions = re.findall(r"<figcaption>((?:val|train)/[^<]*)", text)
+    assert captions[:2] == [f"val/{name}; vertical line: best epoch, 0 of 3" for name in ("jaccard", "accuracy")]
+    assert text.count('class="mark"') == 2
 
 
 def test_every_frame_can_be_drawn_and_masks_fit(store: ClipStore) -> None:

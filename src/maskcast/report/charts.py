@@ -25,6 +25,7 @@ def line_chart(
     y_label: str = "",
     y_range: tuple[float, float] | None = None,
     log_x: bool = False,
+    mark: tuple[float, str] | None = None,
 ) -> Html:
     """Returns a figure with chart, legend and, collapsed, the numbers.
 
@@ -37,6 +38,7 @@ def line_chart(
         y_label: Meaning of y.
         y_range: Minimum and maximum of the y axis; None fits the lines.
         log_x: Logarithmic x axis, for x > 0, with a tick at each x, or at powers of ten if there are many.
+        mark: An x that is marked by a vertical line, and its meaning.
     """
     lines = {name: spread(points, MAX_POINTS) for name, points in lines.items()}
     finite = {
@@ -72,6 +74,9 @@ def line_chart(
     for label, x in _without_overlap([(f"{tick:g}", to_pixels(tick, y_low)[0]) for tick in x_ticks]):
         parts.append(element("text", label, x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
     parts.append(element("text", x_label, x=(left + WIDTH - right) / 2, y=HEIGHT - 4, text_anchor="middle"))
+    if mark is not None:
+        x, _ = to_pixels(mark[0], y_low)
+        parts.append(element("line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, class_="mark"))
     for k, points in reversed(list(enumerate(finite.values()))):  # the first line is drawn on top
         positions = [to_pixels(*point) for point in points]
         parts.append(element("polyline", points=" ".join(f"{x},{y}" for x, y in positions), class_=_style(k)))
@@ -79,8 +84,15 @@ def line_chart(
             parts += [element("circle", cx=x, cy=y, r=2.5, class_=f"dot dot-{k % STYLES}") for x, y in positions]
     label = f"{title}, {y_label + ' ' if y_label else ''}by {x_label}; the numbers follow as a table"
     chart = element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label)
-    caption = element("figcaption", f"{title}: {y_label}" if y_label else title)
-    return element("figure", caption, chart, _legend(list(lines)), _numbers(title, x_label, lines), class_="chart")
+    caption = (f"{title}: {y_label}" if y_label else title) + (f"; vertical line: {mark[1]}" if mark else "")
+    return element(
+        "figure",
+        element("figcaption", caption),
+        chart,
+        _legend(list(lines)),
+        _numbers(title, x_label, lines),
+        class_="chart",
+    )
 
 
 def _style(k: int) -> str:
@@ -146,4 +158,4 @@ def _ticks(low: float, high: float, *, integers_only: bool = False) -> list[floa
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
     step = max(math.ceil(step), 1) if integers_only else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(n * step, 12) for n in range(first, last + 1)]
+    return [float(f"{n * step:.12g}") for n in range(first, last + 1)]

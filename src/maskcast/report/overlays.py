@@ -111,19 +111,29 @@ def masker_strip(
     prediction: np.ndarray,
     title: str = "masker",
     kind: MapKind = "classes",
-    legend: Sequence[Entry] = (),
+    numbers: Sequence[int] | None = None,
 ) -> Image.Image:
-    """Draws frames (T, H, W, C), the masker's masks (T, H, W) of a map and, if known, truth and errors."""
+    """Draws frames (T, H, W, C), the masker's masks (T, H, W) of a map and, if known, truth and errors.
+
+    Args:
+        frames: the frames.
+        truth: the true masks; None if they are unknown.
+        prediction: the masker's masks.
+        title: heading.
+        kind: of the map.
+        numbers: of the frames in their clip, from 0; None if they are all of its frames.
+    """
+    numbers = range(len(frames)) if numbers is None else numbers
     draw, error = (matte, matte_error) if kind == "alpha" else (overlay, error_map)
     shown = evenly_spaced(len(frames), MAX_COLUMNS)
-    rows = [Row("frame", [frames[t] for t in shown], [f"frame {t + 1}" for t in shown])]
+    rows = [Row("frame", [frames[t] for t in shown], [f"frame {numbers[t] + 1}" for t in shown])]
     if truth is not None:
         rows.append(Row("truth", [draw(frames[t], truth[t]) for t in shown]))
     rows.append(Row("masker", [draw(frames[t], prediction[t]) for t in shown]))
     if truth is not None:
         label = "difference" if kind == "alpha" else "error"  # the legend explains colours of errors
         rows.append(Row(label, [error(truth[t], prediction[t]) for t in shown]))
-    return grid(rows, title, legend=legend)
+    return grid(rows, title)
 
 
 def samples_picture(frames: np.ndarray, maps: Mapping[str, tuple[MapKind, np.ndarray]]) -> Image.Image:

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,6 +37,7 @@ SCORES = {  # by name in the metrics, most important first: name of a stage's sc
     "AP": "AP",
     "val_AP": "validation AP",
 }
+FIRST = ("Scores", "Curves")  # sections that come before all others
 ORIGIN = {
     "maskcast.git_sha": "commit",
     "maskcast.image": "image",
@@ -90,8 +91,9 @@ class Page:
         # a single point is no curve
         curves = {name: sorted(points.items()) for name, points in self._curves.items() if len(points) > 1}
         if curves:
-            charts = [line_chart(name, {name: curves[name]}, x_label="step") for name in sorted(curves, key=_rank)]
+            charts = [_curve(name, curves[name], metrics) for name in sorted(curves, key=_rank)]
             sections["Curves"] = element("div", *charts, class_="charts")
+        sections = dict(sorted(sections.items(), key=lambda each: each[0] not in FIRST))  # sorting is stable
         if self._pictures and not has_sections:
             figures = (figure(caption, caption, *picture) for caption, picture in self._pictures.items())
             sections["Pictures"] = concatenate(figures)
@@ -99,9 +101,22 @@ class Page:
         path.write_text(document(self.stage, sections, INDEX, _score(metrics)), encoding="utf-8")
 
 
-def _rank(curve: str) -> tuple[bool, bool, str]:
-    """Returns the sort key of a curve: validation scores first, then the loss, then the others by name."""
-    return not curve.startswith("val/"), curve != "train/loss", curve
+def _rank(curve: str) -> tuple[bool, bool, int, str]:
+    """Returns the sort key of a curve: validation first, by `SCORES`, then the loss, then the others by name."""
+    score = curve.removeprefix("val/")
+    place = list(SCORES).index(score) if score in SCORES else len(SCORES)
+    return not curve.startswith("val/"), curve != "train/loss", place, curve
+
+
+def _curve(name: str, points: Sequence[tuple[float, float]], metrics: Mapping[str, float]) -> Html:
+    """Returns the chart of a curve; a validation score marks the best epoch, if the stage has one."""
+    mark = None
+    if name.startswith("val/") and {"best_epoch", "epochs"} <= metrics.keys():
+        best, epochs = int(metrics["best_epoch"]), int(metrics["epochs"])
+        after = epochs - best  # counted from the end, as a start has a point before the first epoch
+        if after < len(points):
+            mark = points[-1 - after][0], f"best epoch, {best} of {epochs}"
+    return line_chart(name, {name: points}, x_label="step", mark=mark)
 
 
 def _score(metrics: Mapping[str, float]) -> str:

@@ -40,6 +40,7 @@ th:first-child { text-align: left; min-width: 6rem } thead th { vertical-align: 
 .chart svg { width: 100% } .chart > svg { max-width: 30rem } .legend svg { width: 28px; vertical-align: middle;
   margin-right: .4rem }
 svg text { fill: var(--faint); font-size: 11px } .rule { stroke: var(--rule) }
+.mark { stroke: var(--ink); stroke-dasharray: 2 2 }
 .line { fill: none; stroke-width: 1.75 } .line-0 { stroke: var(--line-0); stroke-width: 2.5 }
 .line-1 { stroke: var(--line-1); stroke-dasharray: 2 3 } .line-2 { stroke: var(--line-2); stroke-dasharray: 7 3 }
 .line-3 { stroke: var(--line-3); stroke-dasharray: 8 3 2 3 }

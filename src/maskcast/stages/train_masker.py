@@ -55,7 +55,7 @@ def train_masker(
     from maskcast.evaluation.metrics import foreground_text
     from maskcast.models.base import best_device, count_parameters
     from maskcast.models.segmentation.table import save_masker
-    from maskcast.progress import say
+    from maskcast.progress import is_main_process, report_section, say
     from maskcast.reading import pluralize
     from maskcast.runner.fingerprint import fingerprint
     from maskcast.runner.outputs import resume_dir
@@ -72,7 +72,7 @@ def train_masker(
             f"warning: {clips}: validation clips may begin with training frames (source.lookback), so scores of a "
             "masker on them are too high; prepare clips with lookback: 0"
         )
-    _report_samples(task, resume_dir(masker) / "samples.png")
+    _draw_samples(task, resume_dir(masker) / "samples.png")
     meta: dict[str, Any] = {"height": store.height, "width": store.width}
     if task.pretrained is not None:
         meta["encoder_weights"] = task.pretrained.record
@@ -92,7 +92,11 @@ def train_masker(
 
     def summary(scores: Scores) -> str:
         jaccard = f"{scores['jaccard']:.4f}{foreground_text(scores)}"
-        return f"masker: validation Jaccard {jaccard} after {pluralize(int(scores['epochs']), 'epoch')}, at {size}"
+        best, epochs = int(scores["best_epoch"]), int(scores["epochs"])
+        chosen = (
+            f"best epoch {best} of {epochs}" if best else f"the start's, better than {pluralize(epochs, 'epoch')}"
+        )
+        return f"masker: validation Jaccard {jaccard}, {chosen}, at {size}"
 
     scores = finish_training(
         running_name("train_masker"),
@@ -106,19 +110,30 @@ def train_masker(
         summary=summary,
         start=start,
     )
-    if not is_dry_run() and scores["jaccard"] < (constant := task.validation.majority_class_jaccard()) + MIN_GAIN:
-        say(
-            f"warning: predicting a single class scores {constant:.4f}, so the masker has learned almost nothing; "
-            "train longer, label more, or check the masks of the clips"
-        )
     if not is_dry_run():  # takes another validation
-        _report_scores(task, resume_dir(masker) / "classes.md", summary(scores))
+        warning = _warning(scores["jaccard"], task.validation.majority_class_jaccard())
+        if warning:
+            say(f"warning: {warning}")
+        _report_scores(task, resume_dir(masker) / "classes.md", summary(scores), warning)
     _report_pictures(task, resume_dir(masker) / "pictures")
+    if is_main_process():
+        samples = resume_dir(masker) / "samples.png"
+        report_section("Samples", figure("Samples of the first batch", samples.name, samples.read_bytes()))
 
 
-def _report_samples(task: "SegmentationTask", path: Path) -> None:
+def _warning(jaccard: float, constant: float) -> str:
+    """Returns a warning if the score is hardly above that of predicting a single class; empty otherwise."""
+    if not jaccard < constant + MIN_GAIN:
+        return ""
+    return (
+        f"predicting a single class scores {constant:.4f}, so the masker has learned almost nothing; train "
+        "longer, label more, or check the masks of the clips"
+    )
+
+
+def _draw_samples(task: "SegmentationTask", path: Path) -> None:
     """Draws samples of the first batch, after augmentation, with their masks."""
-    from maskcast.progress import is_main_process, report_file, report_section
+    from maskcast.progress import is_main_process, report_file
     from maskcast.report.overlays import samples_picture
 
     if not is_main_process():
@@ -132,11 +147,10 @@ def _report_samples(task: "SegmentationTask", path: Path) -> None:
     }
     samples_picture(frames, maps).save(path)
     report_file(path, "masker")
-    report_section("Samples", figure("Samples of the first batch", path.name, path.read_bytes()))
 
 
-def _report_scores(task: "SegmentationTask", path: Path, lead: str) -> None:
-    """Shows the scores of each class in the validation clips below the lead; MLflow keeps them as text."""
+def _report_scores(task: "SegmentationTask", path: Path, lead: str, warning: str) -> None:
+    """Shows the scores of each class in the validation clips below lead and warning; MLflow keeps them as text."""
     from maskcast.evaluation.forecasts import size_note
     from maskcast.models.base import best_device
     from maskcast.progress import is_main_process, report_file, report_section
@@ -157,28 +171,35 @@ def _report_scores(task: "SegmentationTask", path: Path, lead: str) -> None:
         path.write_text("\n".join([f"{note}\n", *texts]), encoding="utf-8")
         report_file(path, "masker")
     shown = (table(f"Classes of {name}, the worst first", HEADER, rows) for name, rows in tables.items())
-    report_section("Scores", concatenate([element("p", f"{lead}. {note}"), *shown]))
+    first = [element("p", f"{lead}. {note}")]
+    if warning:
+        first.append(element("p", element("strong", f"{warning[:1].upper()}{warning[1:]}.")))
+    report_section("Scores", concatenate([*first, *shown]))
 
 
 def _report_pictures(task: "SegmentationTask", folder: Path) -> None:
     """Draws predicted masks of validation clips, into a folder that still exists when the run uploads it."""
     from maskcast.models.base import best_device
     from maskcast.progress import report_file, report_section
-    from maskcast.report.overlays import masker_strip, stack_vertically
-    from maskcast.report.paint import class_entries
+    from maskcast.report.clip_player import legend
+    from maskcast.report.overlays import masker_strip, png_bytes, stack_vertically
+    from maskcast.report.paint import class_entries, with_legend
 
     folder.mkdir(parents=True, exist_ok=True)
     task.segmenter.to(best_device())
     figures = []
-    for index, (clip, frames, maps) in enumerate(task.validation.examples(task.segmenter)):
-        strips = []
+    for index, (clip, indices, frames, maps) in enumerate(task.validation.examples(task.segmenter)):
+        strips, keys = [], []
         for label_map, truth, predicted in maps:
             title = clip if len(maps) == 1 else f"{clip} · {label_map.name}"
-            legend = class_entries([truth, predicted], label_map.classes) if label_map.kind == "classes" else []
-            strips.append(masker_strip(frames, truth, predicted, title, label_map.kind, legend))
+            keys.append(
+                class_entries([truth, predicted], label_map.classes) if label_map.kind == "classes" else []
+            )
+            strips.append(masker_strip(frames, truth, predicted, title, label_map.kind, indices))
         path = folder / f"val_{index}.png"
-        stack_vertically(strips).save(path)
+        stack_vertically([*map(with_legend, strips, keys)]).save(path)
         report_file(path, "masker")
-        figures.append(figure(f"Masks of {clip}", path.name, path.read_bytes()))
+        figures.append(figure(f"Masks of {clip}", path.name, png_bytes(stack_vertically(strips))))
+        figures += [legend(key, f"Classes of {one[0].name}") for one, key in zip(maps, keys, strict=True)]
     if figures:
         report_section("Predictions", concatenate(figures))

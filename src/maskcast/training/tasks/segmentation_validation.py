@@ -39,6 +39,15 @@ class MapExample(NamedTuple):
     predicted: np.ndarray
 
 
+class Example(NamedTuple):
+    """A clip with its validated frames (T, H, W, C), their indices in the clip, and the masks of each map."""
+
+    clip_id: str
+    indices: Sequence[int]
+    frames: np.ndarray
+    maps: list[MapExample]
+
+
 class Validation:
     """Validates on the labelled validation clips, with the same inference as generate_masks.
 
@@ -127,8 +136,8 @@ class Validation:
                 yield indices[first:stop], piece
             first = stop
 
-    def examples(self, segmenter: Segmenter) -> Iterator[tuple[str, np.ndarray, list[MapExample]]]:
-        """Yields id, frames (T, H, W, C) and masks of each map of some validation clips."""
+    def examples(self, segmenter: Segmenter) -> Iterator[Example]:
+        """Yields some validation clips."""
         worker = self.worker(segmenter)
         for clip in self.clips[:NUM_EXAMPLES]:
             predictions = concatenate([piece for _, piece in self.predict(worker, clip)])
@@ -137,7 +146,8 @@ class Validation:
                 MapExample(one, read_in_slices(frames, partial(store.masks, clip)), predictions[one.name].masks)
                 for one, store in zip(self.maps, self._masks, strict=True)
             ]
-            yield clip.id, read_in_slices(frames, self.store.frames(clip).__getitem__), map_examples
+            pictures = read_in_slices(frames, self.store.frames(clip).__getitem__)
+            yield Example(clip.id, frames, pictures, map_examples)
 
     def _truth_counts(self, label_map: LabelMap, store: ClipStore) -> Iterator[np.ndarray]:
         """Yields the counts of true masks against themselves, clip by clip."""
