@@ -74,7 +74,7 @@ def test_the_order_of_shares_moves_no_clip_to_another_split(tmp_path: Path) -> N
         for number, one in enumerate((shares, dict(reversed(shares.items()))))
     ]
     assert stores[0].digest == stores[1].digest
-    assert [clip.split for clip in stores[0].clips] == ["train", "val", "test", "train"]
+    assert [clip.split for clip in stores[0].clips] == ["test", "train", "train", "val"]
 
 
 def test_folders_become_clips_with_classes_and_opacity(tmp_path: Path) -> None:

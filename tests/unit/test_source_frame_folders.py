@@ -1,5 +1,6 @@
 import pickle
 import shutil
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.videos import encode_frames
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.data.sources.patterns import find_sequences
-from maskcast.data.sources.splits import assign_splits, time_parts
+from maskcast.data.sources.splits import assign_splits, split_by_shares, time_parts
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelError
 
@@ -253,6 +254,48 @@ def test_splits_go_by_name_or_by_share_of_whole_sequences():
     assert sorted(splits.values()) == ["test"] * 2 + ["train"] * 6 + ["val"] * 2
     assert splits == assign_splits(names, {"val": 0.3, "test": ("s0", "s1")}, seed=3)
     assert splits != assign_splits(names, {"val": 0.3, "test": ("s0", "s1")}, seed=4)
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {"val": 0.2},
+        {"val": 0.2, "test": 0.2},
+        {"val": 0.5, "test": 0.5},
+        {"train": 0.4, "val": 0.35, "test": 0.25},
+        {"hidden": 0.1, "test": 0.2, "unlabeled": 0.3, "val": 0.15},
+    ],
+)
+def test_another_item_moves_at_most_one_across_the_end_of_each_share(shares: dict[str, float]) -> None:
+    """Redrawn splits made validation images of those that a continued training had learned from."""
+    held_out = len(shares.keys() - {"train"})
+    moves: Counter[tuple[str, str]] = Counter()
+    for seed in range(4):
+        names = [f"IMG_{number * 37 % 1009:04d}" for number in range(150)]
+        before: dict[str, str] = {}
+        for count in range(1, len(names) + 1):
+            after = split_by_shares(names[:count], shares, seed)
+            moved = [(split, after[name]) for name, split in before.items() if after[name] != split]
+            assert len(moved) <= held_out
+            if count > held_out:
+                sizes = Counter(after.values())
+                for split, share in shares.items():
+                    assert sizes[split] >= 1 and abs(sizes[split] - share * count) <= 1
+                moves.update(moved)
+            before = after
+    assert moves["train", "test"] == moves["test", "train"] == 0
+    assert sum(moves.values()) / (4 * len(names)) < held_out / 2  # most items move none
+
+
+def test_shares_do_not_depend_on_the_order_of_names_or_on_their_unicode_form() -> None:
+    names = [f"caf\u00e9-{number}" for number in range(40)]
+    shares = {"val": 0.2, "test": 0.2}
+    splits = split_by_shares(names, shares, 5)
+    assert splits == split_by_shares(reversed(names), shares, 5)
+    decomposed = split_by_shares([unicodedata.normalize("NFD", name) for name in names], shares, 5)
+    assert splits == {unicodedata.normalize("NFC", name): split for name, split in decomposed.items()}
+    drawn = [name for name, split in split_by_shares(names, {"val": 0.1}, 0).items() if split == "val"]
+    assert drawn == ["caf\u00e9-1", "caf\u00e9-2", "caf\u00e9-15", "caf\u00e9-18"]  # on every machine, always
 
 
 @pytest.mark.parametrize("seed", range(4))

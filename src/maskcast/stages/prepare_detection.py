@@ -13,6 +13,7 @@ from maskcast.data.detection.writer import DetectionWriter
 from maskcast.data.frame_names import class_key, original_name, same_stem_warning
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.mirror_swaps import find_sides, mirror_swaps_meta, side_warnings
+from maskcast.data.sources.splits import split_by_shares
 from maskcast.dry_run_notes import first_of_each_part, is_dry_run
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
@@ -124,18 +125,13 @@ def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[
         raise MaskcastError(
             f"{duplicates[0]}: listed twice in train, so val_share may put it into train and val; list it once"
         )
-    numbers = {name: n for n, name in enumerate(dict.fromkeys(original_name(image.name) for image in images))}
-    count = max(1, round(share * len(numbers)))
-    if count == len(numbers):
+    split_of = split_by_shares([image.name for image in images], {"val": share}, seed)
+    if "train" not in split_of.values():
+        count = len({original_name(name) for name in split_of})
         raise MaskcastError(
-            f"val_share: {share} of {pluralize(len(numbers), 'image')} leaves none to train on; add images"
+            f"val_share: {share} of {pluralize(count, 'image')} leaves none to train on; add images"
         )
-    val_indices = set(rng(seed).permutation(len(numbers))[:count].tolist())
-    in_val = [numbers[original_name(image.name)] in val_indices for image in images]
-    return {
-        "train": [image for image, is_val in zip(images, in_val, strict=True) if not is_val],
-        "val": [image for image, is_val in zip(images, in_val, strict=True) if is_val],
-    }
+    return {split: [image for image in images if split_of[image.name] == split] for split in ("train", "val")}
 
 
 def _constant_key(part: str) -> Callable[[object], str]:

@@ -47,7 +47,7 @@ def add_val(
         how += ", so that train and val have more of the classes than with seed 0"
     if not test or not rest:
         text = f"{VAL_SHARE:.0%} of the {len(pool)} labelled sequences, {how}"
-        text += "; test: as many others" if drawn["test"] else ""
+        text += f"; test: another {TEST_SHARE:.0%}" if drawn["test"] else ""
         together = len(set(of_pool.values())) < len(pool)
         splits = {split: members for split, members in drawn.items() if members}
         return splits, f"{text}; those of one video or scene stay together" if together else text

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.data.inspection.clip_length import max_context, possible_cuts, set_clip_length
-from maskcast.data.inspection.draw_splits import VAL_SHARE, add_val, drawn_shares
+from maskcast.data.inspection.draw_splits import TEST_SHARE, VAL_SHARE, add_val, drawn_shares
 from maskcast.data.inspection.families import CAMERA, SCENE
 from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
 from maskcast.data.inspection.official_splits import OfficialSplits
@@ -212,7 +212,7 @@ def _split_photographs(
         splits |= drawn_shares(others, named.get("test", ()))
         found.reasons["splits"] = f"val: {VAL_SHARE:.0%} of {others} labelled ones; the rest is train"
         if "test" in splits:
-            found.reasons["splits"] += f"; test: {origin or 'as many others'}"
+            found.reasons["splits"] += f"; test: {origin or f'another {TEST_SHARE:.0%}'}"
     else:
         found.source["split_by"] = "time"
         splits["val"] = VAL_SHARE

@@ -1,35 +1,38 @@
 """Assigns splits to sequences, or to parts of each sequence."""
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from math import fsum
 from pathlib import Path
 from typing import TypeVar
 
-from maskcast.data.frame_names import NameIndex, original_name
+from maskcast.data.frame_names import NameIndex, folded, original_name
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
 from maskcast.params import ByName
 from maskcast.reading import first_few
-from maskcast.seed import rng
 
 Key = TypeVar("Key", bound=Hashable)
 Splits = ByName[str, float | tuple[str, ...]]  # share or names
+# Order of the splits in a ranking; `train` is last. Items move between neighbours, so that none of `train` becomes
+# `test`, where a continued training would be scored on what it has learned from.
+RANKED_SPLITS = ("test", "hidden", "val", "unlabeled")
 
 
 def assign_splits(
     names: Sequence[str], splits: Splits, seed: int, labelled: Collection[str] | None = None
 ) -> dict[str, str]:
-    """Assigns a split to each name: as listed, else by share in a random order (by ``seed``), else `train`.
+    """Assigns a split to each name: as listed, else by share (see `split_by_shares`), else `train`.
 
-    Listed names may differ in case, leading zeros or Unicode form. Varied copies of one image stay together (see
-    ``original_name``).
+    Listed names may differ in case, leading zeros or Unicode form.
 
     Args:
         names: all names.
         splits: shares or names.
-        seed: seed of the order.
+        seed: seed of the ranking.
         labelled: names with labels; others are `unlabeled` if they are not listed. None: all have some.
 
     Raises:
@@ -47,20 +50,47 @@ def assign_splits(
                     "or the paths that sequences are found by"
                 )
             assigned[name] = split
+    others = [name for name in names if name not in assigned and (labelled is None or name in labelled)]
+    assigned |= split_by_shares(others, shares, seed)
+    return {name: assigned.get(name, "unlabeled") for name in names}
+
+
+def split_by_shares(names: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Assigns a split to each name by shares; the rest is `train`.
+
+    Varied copies of one image (see ``original_name``) count as one item and stay together. Items are ranked by a
+    hash of the seed and their name, so the order of ``names`` does not matter. The splits follow each other in the
+    ranking as in ``RANKED_SPLITS``, and each ends at its rounded share; each gets one at least, if there are any.
+
+    An item that is added or removed moves at most one other across the end of each split, so at most as many as
+    there are shares, `train`'s not counted. With a share of `val` alone, a new item in `val` moves one of `val` to
+    `train` if the number of `val` stays, and one in `train` moves one of `train` to `val` if that number grows.
+
+    Args:
+        names: all names; repeated ones count once.
+        shares: share of each split, checked.
+        seed: seed of the ranking.
+    """
     copies: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        if name not in assigned and (labelled is None or name in labelled):
-            copies[original_name(name)].append(name)
-    groups, total = list(copies.values()), sum(map(len, copies.values()))
-    order = [groups[i] for i in reversed(rng(seed).permutation(len(groups)))]
-    for split, share in shares.items():
-        wanted, count = max(round(share * total), 1 if share else 0), 0
-        while order and count < wanted:
-            group = order.pop()
-            assigned.update(dict.fromkeys(group, split))
-            count += len(group)
-    assigned |= {name: "train" for group in order for name in group}
-    return {name: assigned.get(name, "unlabeled") for name in names}
+        copies[original_name(name)].append(name)
+    ranking = sorted(copies, key=lambda name: (_rank(name, seed), name))
+    ranked_splits = [split for split in RANKED_SPLITS if shares.get(split)]
+    ends = [0]
+    for count in range(1, len(ranked_splits) + 1):
+        rounded = round(fsum(shares[each] for each in ranked_splits[:count]) * len(ranking))
+        kept = len(ranked_splits) - count  # items for the splits that follow
+        ends.append(max(0, min(max(rounded, ends[-1] + 1), len(ranking) - kept)))
+    split_of = dict.fromkeys(ranking, "train")
+    for split, (begin, end) in zip(ranked_splits, pairwise(ends), strict=True):
+        split_of |= dict.fromkeys(ranking[begin:end], split)
+    return {name: split_of[item] for item, members in copies.items() for name in members}
+
+
+def _rank(name: str, seed: int) -> bytes:
+    """Returns a hash of the seed and a name, the same for all Unicode forms of the name."""
+    text = f"{seed}\0{folded(name)}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def listed_names(splits: Splits, names: Iterable[str]) -> set[str]:
