@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -226,9 +227,7 @@ def phase_at(lengths: Sequence[int], epoch: int) -> int:
         lengths: epochs of each phase.
         epoch: beyond the end, it belongs to the last phase.
     """
-    return next(
-        (number for number, end in enumerate(accumulate(lengths)) if epoch < end), max(0, len(lengths) - 1)
-    )
+    return min(bisect_right(list(accumulate(lengths)), epoch), max(0, len(lengths) - 1))
 
 
 def decay_groups(model: "nn.Module", weight_decay: float) -> list[dict[str, Any]]:
