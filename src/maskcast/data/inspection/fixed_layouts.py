@@ -9,7 +9,7 @@ from maskcast.data.decoding import decode
 from maskcast.data.inspection.clip_length import set_clip_length
 from maskcast.data.inspection.families import MASK_WORDS
 from maskcast.data.inspection.findings import Findings
-from maskcast.data.inspection.image_groups import find_videos
+from maskcast.data.inspection.image_groups import find_video_files
 from maskcast.data.inspection.measuring import MAX_MEASURED, measure_frames
 from maskcast.data.inspection.unsupported_labels import unsupported_labels_text
 from maskcast.data.sources.clevrer import FRAME_RATE
@@ -29,7 +29,7 @@ def inspect_videos(raw: Path) -> Findings:
     """Returns the findings about a folder of videos without labels."""
     found = Findings("videos without masks", {"layout": "videos"}, trainable=False)
     masks, timings = list[str](), dict[str, Timing]()
-    for parts in track(find_videos(raw), "looking at videos"):
+    for parts in track(find_video_files(raw), "looking at videos"):
         path, name = raw.joinpath(*parts), "/".join(parts)
         with suppress(MaskcastError):  # the source reports what is wrong with it
             timings[name] = read_timing(path)

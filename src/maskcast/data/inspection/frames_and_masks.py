@@ -54,7 +54,7 @@ class SortedImages:
         why += [(one, f"{one.folder} holds pictures of masks") for one in self.overlays]
         if layout != "annotations":
             why += [(one, f"{one.folder} has segment ids, and there are class masks") for one in self.segments]
-        if layout != "videos":  # `find_videos` reports files that are no videos
+        if layout != "videos":  # that source reports files that are no videos
             few = "has too few images for a clip, and there are videos"
             why += [(one, f"{one.folder} {few}") for one in self.stills]
         why += [(one, f"{one.folder} shows photographs of {twin.folder}") for one, twin in self.blurred.items()]

@@ -124,7 +124,7 @@ def _groups(parts: tuple[str, ...], tail: str, files: tuple[Path, ...]) -> list[
     return [group(files)]
 
 
-def find_videos(raw: Path) -> list[tuple[str, ...]]:
+def find_video_files(raw: Path) -> list[tuple[str, ...]]:
     """Returns the path parts of each video below ``raw``."""
     return [
         (*folder.relative_to(raw).parts, name)

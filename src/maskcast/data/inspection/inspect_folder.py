@@ -22,7 +22,7 @@ from maskcast.data.inspection.image_groups import (
     ImageGroup,
     find_image_groups,
     find_mask_video,
-    find_videos,
+    find_video_files,
     unsupported_files_text,
 )
 from maskcast.data.inspection.image_selection import (
@@ -69,7 +69,7 @@ def inspect_folder(raw: Path) -> Findings:
             "--pipeline video`, set fetch_dataset.uri there to this folder and remove figures from "
             "prepare_clips.source (docs/green-screen.md)"
         )
-    groups, videos = find_image_groups(raw), find_videos(raw)
+    groups, videos = find_image_groups(raw), find_video_files(raw)
     images = sort_images(raw, groups, has_videos=bool(videos))
     if images.blurred and not images.masks and find_label_files(raw) is None:
         one, twin = next(iter(images.blurred.items()))

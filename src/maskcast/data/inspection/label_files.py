@@ -15,7 +15,7 @@ from maskcast.data.inspection.find_class_names import NO_LABEL
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.guess_patterns import Guess
 from maskcast.data.inspection.image_groups import ImageGroup
-from maskcast.data.inspection.label_formats import FORMATS
+from maskcast.data.inspection.label_formats import FORMAT_TITLES
 from maskcast.data.inspection.label_patterns import across_splits, label_patterns, roboflow_pattern, wider_patterns
 from maskcast.data.inspection.measuring import measure_frames
 from maskcast.data.inspection.other_labels import other_labels_warnings
@@ -67,7 +67,7 @@ def inspect_label_files(
     }
     if form == "youtube-vis":
         source["empty"] = "background"
-    found = Findings(f"masks in files of {FORMATS[form]}, frames by sequence", source)
+    found = Findings(f"masks in files of {FORMAT_TITLES[form]}, frames by sequence", source)
     if form == "youtube-vis":
         found.reasons["empty"] = "null means that an object is absent"
     inner = guess and guess_in_folders(guess, groups, [])
@@ -75,7 +75,7 @@ def inspect_label_files(
         raw, source, chain([inner.images] if inner else [], wider_patterns(raw, images))
     )
     if why := photographs_reason(footage):
-        found.layout, found.photographs = f"photographs, masks in files of {FORMATS[form]}", why
+        found.layout, found.photographs = f"photographs, masks in files of {FORMAT_TITLES[form]}", why
         source["images"] = one_sequence_per_image(source["images"])
         footage, labels = gather_labels(raw, AnnotationsSource(**source), [])
     known = labelled_frames(labels, source.get("empty", "unlabelled"))

@@ -11,7 +11,7 @@ from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.reading import read_file, read_json
 
-FORMATS = {  # format name: its name in messages
+FORMAT_TITLES = {  # format name: its name in messages
     "coco": "COCO",
     "youtube-vis": "YouTube-VIS, BURST or SA-V",
     "cvat-video": "CVAT for video",

@@ -9,10 +9,10 @@ from pathlib import Path, PurePath
 
 from maskcast.data.frame_names import folded
 from maskcast.data.images import IMAGE_SUFFIXES
-from maskcast.data.inspection.label_formats import FORMATS, label_files_by_format, label_format
+from maskcast.data.inspection.label_formats import FORMAT_TITLES, label_files_by_format, label_format
 from maskcast.data.inspection.unsupported_labels import OTHER, unsupported_labels
 from maskcast.data.labelling.formats.table import get_format
-from maskcast.data.sources.label_pairs import find_images
+from maskcast.data.sources.label_pairs import match_frames
 from maskcast.data.sources.patterns import fixed_folder
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES
@@ -46,7 +46,7 @@ def other_labels_warnings(
     if not missing:
         return []
     used = str(source.get("format", ""))
-    what = f"labels of {FORMATS[used]}" if used else "masks"
+    what = f"labels of {FORMAT_TITLES[used]}" if used else "masks"
     lines, folder = list[str](), fixed_folder(str(source["images"]))
     by_format = _label_files(raw)
     for form, files in by_format.items():
@@ -54,13 +54,13 @@ def other_labels_warnings(
             continue
         found: dict[Path, set[tuple[str, int]]] = defaultdict(set)
         with suppress(MaskcastError):  # of a file that is not read
-            for file, frame, match in find_images(raw, files, get_format(form), footage, folder):
+            for file, frame, match in match_frames(raw, files, get_format(form), footage, folder):
                 if match is not None and not frame.empty and match[1] in missing.get(match[0], ()):
                     found[file].add(match)
         if found:
             first, more = next(iter(found)).relative_to(raw).as_posix(), len(found) - 1
             frames = pluralize(len(set().union(*found.values())), "frame")
-            files_text = f"{first}{f' and {more} more' if more else ''} ({FORMATS[form]})"
+            files_text = f"{first}{f' and {more} more' if more else ''} ({FORMAT_TITLES[form]})"
             lines.append(
                 f"{frames} without labels have some in {files_text}, which are not read beside {what}: {REMEDY}, "
                 "or, where names of images say video and frame number, import these after prepare_clips "

@@ -62,7 +62,7 @@ def read_labels(
         MaskcastError: a file is damaged.
     """
     labels = PairedLabels()
-    for file, frame, match in find_images(raw, files, form, footage, folder):
+    for file, frame, match in match_frames(raw, files, form, footage, folder):
         if match is None:
             labels.unpaired[file].append(frame.where)
             continue
@@ -75,7 +75,7 @@ def read_labels(
     return labels
 
 
-def find_images(
+def match_frames(
     raw: Path, files: Iterable[Path], form: LabelFormat, footage: Mapping[str, SequenceFiles], folder: str
 ) -> Iterator[tuple[Path, ImportedFrame, tuple[str, int] | None]]:
     """Yields each frame of label files, with its file and the sequence and index of its image, if it has one.
