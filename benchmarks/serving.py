@@ -30,7 +30,7 @@ import torch
 
 from _common import positive_int, print_table, time_interleaved, write_untrained
 from maskcast.errors import one_line_errors
-from maskcast.registry.loading import LoadedPipeline, load_pipeline
+from maskcast.registry.loading import LoadedPipeline, load_address, pipeline_of
 from maskcast.simulator.scenes import simulate_clip
 
 CLASSES, HEIGHT, WIDTH, SEEN, HORIZON, CLIENTS = 49, 80, 120, 11, 11, 4
@@ -46,7 +46,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with ExitStack() as stack:
         address = args.model or untrained(Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        loaded = load_pipeline(address)
+        loaded = pipeline_of(load_address(address))
         clip = clip_for(loaded)
         command = [sys.executable, "-m", "maskcast", "serve", "--model", address, "--port"]
         uri = stack.enter_context(running(command, "/v2/health/ready"))

@@ -21,7 +21,7 @@ from maskcast.data.images import resize_frames
 from maskcast.data.video_files.frames import read_video
 from maskcast.errors import one_line_errors
 from maskcast.evaluation.horizons import HorizonCounts
-from maskcast.registry.loading import LoadedPipeline, download, load_pipeline
+from maskcast.registry.loading import LoadedPipeline, download, load_address, pipeline_of
 from maskcast.registry.store import Registry, Version
 from maskcast.simulator.scenes import simulate_clip
 from maskcast.writing import write_json
@@ -54,7 +54,7 @@ def make(registry: Registry, version: Version, scratch: Path, output: Path) -> d
     """Writes pipeline, clip and scores into a new folder; returns the scores."""
     pipeline, clip = output / "pipeline", output / "sample.mp4"
     shutil.copytree(download(registry, version, scratch), pipeline)
-    loaded = load_pipeline(str(pipeline))
+    loaded = pipeline_of(load_address(str(pipeline)))
     stride, seen = loaded.about.frame_stride or 1, loaded.about.context_frames
     frames = (seen - 1) * stride + 1
     video, _ = simulate_clip(SEED, frames=span(loaded), stride=1, height=HEIGHT, width=WIDTH, keep=frames)

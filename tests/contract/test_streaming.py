@@ -28,7 +28,7 @@ from maskcast.models.segmentation.table import load_masker, save_masker
 from maskcast.registry.bundle import write_bundle
 from maskcast.registry.export_segmenter import export_segmenter, run_frames
 from maskcast.registry.kinds import SegmenterDescription
-from maskcast.registry.loading import load_masker_at
+from maskcast.registry.loading import LoadedMasker, load_address, masker_of
 from maskcast.registry.runtime import PyfuncModel, load_bundle
 
 HEIGHT, WIDTH, FRAMES = 36, 48, 6
@@ -37,6 +37,10 @@ CASES: dict[str, SegmenterModelConfig] = {
     "unet": UNetConfig(width=4),
     "recurrent": RecurrentConfig(base=UNetConfig(width=4)),
 }
+
+
+def load_trained(folder: Path) -> LoadedMasker:
+    return masker_of(load_address(str(folder), trained=True))
 
 
 def trained(folder: Path, config: SegmenterModelConfig, **told: Any) -> Path:
@@ -138,13 +142,13 @@ def run_documented(graph: Path, frames: np.ndarray, wanted: np.ndarray) -> None:
 
 
 def test_a_graph_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = load_masker_at(str(trained(tmp_path / "masker", UNetConfig(width=2))))
+    loaded = load_trained(trained(tmp_path / "masker", UNetConfig(width=2)))
     monkeypatch.setattr("maskcast.registry.export_segmenter.LOGIT_TOLERANCE", -1.0)
     with pytest.raises(
         MaskcastError, match=r"as torch-export, logits differ by at most .* nothing is written; export it in"
     ):
         export_segmenter(loaded, "torch-export", tmp_path / "out")
-    unknown = load_masker_at(str(trained(tmp_path / "other", UNetConfig(width=2), height=None)))
+    unknown = load_trained(trained(tmp_path / "other", UNetConfig(width=2), height=None))
     with pytest.raises(MaskcastError, match=r"other: config.json has no height and width; train the masker again"):
         export_segmenter(unknown, "torch-export", tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"masker", "other"}
@@ -154,7 +158,7 @@ def test_of_a_matte_alone_no_classes_are_told(tmp_path: Path) -> None:
     config = UNetConfig(width=2)
     (matte,) = (one for one in MAPS if one.kind == "alpha")
     save_masker(tmp_path / "masker", config.build([matte]), config, {"height": HEIGHT, "width": WIDTH})
-    told = export_segmenter(load_masker_at(str(tmp_path / "masker")), "torch-export", tmp_path / "out")
+    told = export_segmenter(load_trained(tmp_path / "masker"), "torch-export", tmp_path / "out")
     assert re.search(r": logits differ by at most \S+$", told)
 
 
@@ -165,7 +169,7 @@ class Nameless(RecurrentSegmenter):
 
 
 def test_a_state_without_names_is_no_graph_which_is_one_line(tmp_path: Path) -> None:
-    loaded = load_masker_at(str(trained(tmp_path / "masker", CASES["recurrent"])))
+    loaded = load_trained(trained(tmp_path / "masker", CASES["recurrent"]))
     loaded.model.network.__class__ = Nameless
     said = (
         r": Nameless\.state_names names 0 tensors of its state, which has \d; name each, e\.g\. state_names = \("

@@ -22,7 +22,7 @@ from tests.integration.project import SMALL_SSL, Project, shrink_detection
 from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.video_files.frames import count_frames
-from maskcast.registry.loading import load_pipeline
+from maskcast.registry.loading import load_address, pipeline_of
 from maskcast.runner.run import run_stage
 
 SCRIPTS = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*.py")}
@@ -327,7 +327,7 @@ def test_the_sample_is_made_of_a_registered_pipeline(
     scores = json.loads((tmp_path / "samples/sample.json").read_text())
     assert str(scores["jaccard_mean"]) in capfd.readouterr().out
     assert scores["frames"] == count_frames(tmp_path / "samples/sample.mp4") == 51  # 11 of them, 5 apart, are seen
-    assert load_pipeline(str(tmp_path / "samples/pipeline")).about.frame_stride == 5
+    assert pipeline_of(load_address(str(tmp_path / "samples/pipeline"))).about.frame_stride == 5
     made = sorted((tmp_path / "samples").iterdir())
     with pytest.raises(SystemExit, match="error: "):
         run(monkeypatch, ROOT / "recipes/sample/make.py", "99", "--output", tmp_path / "samples")

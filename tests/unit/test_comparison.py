@@ -20,7 +20,7 @@ from maskcast.labels import MASK, single_map
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.registry.comparison import Evaluated, draw_differences
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
-from maskcast.registry.loading import load_pipeline
+from maskcast.registry.loading import load_address, pipeline_of
 from maskcast.report.overlays import stack_vertically
 from maskcast.report.pictures import draw_strip
 
@@ -41,8 +41,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
 def pair(clips: ClipStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluated, Evaluated]:
     """Two models; the first is registered with the scores that it has, the second with others."""
     folder = tmp_path_factory.mktemp("registered")
-    a = load_pipeline(str(write_registered(folder / "a")))
-    b = load_pipeline(str(write_registered(folder / "b", ConvLSTMConfig(hidden=4, stride=8))))
+    a = pipeline_of(load_address(str(write_registered(folder / "a"))))
+    b = pipeline_of(load_address(str(write_registered(folder / "b", ConvLSTMConfig(hidden=4, stride=8)))))
     chosen = scored_clips(clips, "val")
     facts: dict[str, Any] = {"split": "val", "context_frames": SEEN, "horizon": HORIZON}
     facts["data"] = data_digest(clips, chosen, SEEN, HORIZON)

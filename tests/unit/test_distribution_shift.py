@@ -21,7 +21,7 @@ from maskcast.inference.distribution_shift import (
     shift_warning,
 )
 from maskcast.registry.forecast_models import MaskerModel
-from maskcast.registry.loading import load_pipeline, load_sample_pipeline
+from maskcast.registry.loading import load_address, pipeline_of
 from maskcast.serving.application import make_app, served_model
 from maskcast.serving.videos import find_videos
 from maskcast.simulator.scenes import simulate_clip
@@ -124,7 +124,7 @@ def test_a_video_is_told_each_time_and_one_that_is_alike_is_not(
 
 
 def test_an_answer_has_a_warning_where_a_clip_is_unlike(artifact: Path) -> None:
-    loaded = load_pipeline(str(artifact))
+    loaded = pipeline_of(load_address(str(artifact)))
     client = TestClient(make_app(served_model(loaded)))
     clips = clips_of_squares(3)
 
@@ -146,7 +146,7 @@ def test_an_answer_has_a_warning_where_a_clip_is_unlike(artifact: Path) -> None:
 def test_an_answer_has_a_warning_where_a_clip_is_shorter_or_longer_than_those_of_the_evaluation(
     artifact: Path, frames: int
 ) -> None:
-    client = TestClient(make_app(served_model(load_pipeline(str(artifact)))))
+    client = TestClient(make_app(served_model(pipeline_of(load_address(str(artifact))))))
     clips = np.tile(clips_of_squares(2), (1, 2, 1, 1, 1))[:, :frames]
 
     def warning(clips: np.ndarray) -> str:
@@ -163,13 +163,13 @@ def test_an_answer_has_a_warning_where_a_clip_is_shorter_or_longer_than_those_of
 
 
 def test_a_pipeline_from_before_it_says_nothing(tmp_path: Path) -> None:
-    loaded = load_pipeline(str(write_registered(tmp_path)))
+    loaded = pipeline_of(load_address(str(write_registered(tmp_path))))
     noise = np.random.default_rng(0).integers(0, 256, (SEEN, HEIGHT, WIDTH, 3), dtype=np.uint8)
     assert loaded.model.predict_all(noise, (10, 900)).warning == ""
 
 
 def test_what_the_server_does_not_speak_is_said(artifact: Path) -> None:
-    loaded = load_pipeline(str(artifact))
+    loaded = pipeline_of(load_address(str(artifact)))
     client = TestClient(make_app(served_model(loaded)))
     assert client.get("/v2/models/artifact/ready").json() == {"name": "artifact", "ready": True}
     asked = (
@@ -185,7 +185,7 @@ def test_what_the_server_does_not_speak_is_said(artifact: Path) -> None:
 
 
 def test_the_shipped_pipeline_knows_its_own_kind() -> None:
-    model = load_sample_pipeline().model
+    model = pipeline_of(load_address(None)).model
     for seed in range(3):
         frames, _ = simulate_clip(seed, frames=SHOWN, stride=5, height=80, width=120)
         assert frames is not None
@@ -195,7 +195,7 @@ def test_the_shipped_pipeline_knows_its_own_kind() -> None:
 
 
 def test_the_shipped_pipeline_tells_real_scenes(shared_data: Path) -> None:
-    model, davis = load_sample_pipeline().model, shared_data / "davis2016_val/JPEGImages/480p"
+    model, davis = pipeline_of(load_address(None)).model, shared_data / "davis2016_val/JPEGImages/480p"
     for video in find_videos([f"{davis}/dog", f"{shared_data}/camvid/0016E5_15Hz/images"], Path("no")):
         frames = video.read(range(SHOWN))
         told = model.predict_all(resize_frames(frames, 80, 120), frames.shape[1:3]).warning

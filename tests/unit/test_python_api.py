@@ -26,7 +26,7 @@ from maskcast.inference.segment import segment_raw_and_consistent, segment_whole
 from maskcast.inference.worker import Worker
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.table import load_masker
-from maskcast.registry.loading import load_masker_at
+from maskcast.registry.loading import load_address, masker_of
 from maskcast.serving.application import served_model
 
 EXAMPLE = ROOT / "docs/examples/first_forecast.py"
@@ -121,7 +121,7 @@ def test_frames_are_resized_as_a_forecast_does_it_and_as_clients_are_told(artifa
     pipeline = maskcast.load(artifact)
     about = pipeline.loaded.about
     assert served_model(pipeline.loaded).facts["resize"] == RESIZE
-    assert served_model(load_masker_at(str(artifact))).facts["resize"] == RESIZE
+    assert served_model(masker_of(load_address(str(artifact), trained=True))).facts["resize"] == RESIZE
     interpolations = [eval(way) for way in re.split(" if no side grows, else ", RESIZE)]
     for grows, interpolation in zip((False, True), interpolations, strict=True):
         size = (about.height // 2, about.width) if grows else (about.height * 3, about.width * 2 + 1)

@@ -12,7 +12,7 @@ from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
-from maskcast.registry.loading import SAMPLE_PIPELINE, SAMPLES, load_masker_at, load_sample_pipeline, load_servable
+from maskcast.registry.loading import SAMPLE_PIPELINE, SAMPLES, load_address, load_servable, masker_of, pipeline_of
 from maskcast.serving.application import served_model
 from maskcast.simulator.camera import CLASSES
 from maskcast.simulator.scenes import simulate_clip
@@ -56,7 +56,7 @@ def test_the_sample_shows_more_than_a_copy() -> None:
 
 
 def test_the_shipped_pipeline_has_a_card_and_is_small() -> None:
-    about = load_sample_pipeline().about
+    about = pipeline_of(load_address(None)).about
     assert (about.classes, about.frame_stride, about.consistent_frames) == (CLASSES, STRIDE, SEEN)
     card = (SAMPLE_PIPELINE / "README.md").read_text()
     for word in ("data_hash", "git_sha", "## Scores", "## Params", "rigid_body"):
@@ -72,10 +72,10 @@ def test_the_word_sample_is_the_address_of_the_shipped_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    digest = load_sample_pipeline().digest
+    digest = pipeline_of(load_address(None)).digest
     served = served_model(load_servable("sample"))
     assert (served.name, served.version, served.digest) == ("sample", "0", digest)  # a name that fits into routes
-    assert load_masker_at("sample").digest == digest
+    assert masker_of(load_address("sample", trained=True)).digest == digest
     assert main(["forecast", "sample", "--model", "sample"]) == 0
     assert "the shipped pipeline forecasts 1 video" in capsys.readouterr().err
     (tmp_path / "sample").mkdir()

@@ -29,7 +29,7 @@ from maskcast.labels import LabelMap
 from maskcast.locks import exclusive_lock
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
-from maskcast.registry.loading import load_masker_at
+from maskcast.registry.loading import load_address, masker_of
 from maskcast.serving.segments import FrameSegmenter
 from maskcast.serving.video_stream import open_stream
 
@@ -219,7 +219,7 @@ def test_masks_in_the_size_of_the_video_come_from_interpolated_logits(segment: S
     assert (found != resize_masks(np.stack([step.maps["squares"] for step, _ in steps]), *size)).any()
     mattes = [resize_frames(step.maps["matte"][None], *size)[0] for step, _ in steps]
     np.testing.assert_array_equal(images(tmp_path / "out/street/mattes/matte"), mattes)
-    segmenter = FrameSegmenter(load_masker_at(str(model)))
+    segmenter = FrameSegmenter(masker_of(load_address(str(model), trained=True)))
     segmenter.segment(resize_frames(frames, HEIGHT, WIDTH)[0])
     assert not segmenter.session.logits  # which cost time and memory, and nothing is enlarged
     segmenter.segment(frames[1])

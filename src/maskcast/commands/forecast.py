@@ -42,11 +42,11 @@ examples:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code: 0, or 1 if a video could not be forecast."""
-    from maskcast.registry.loading import load_pipeline, load_sample_pipeline
+    from maskcast.registry.loading import load_address, pipeline_of
     from maskcast.serving.forecasts import check_options, forecast_video
     from maskcast.serving.videos import find_videos
 
-    loaded = load_sample_pipeline() if args.model is None else load_pipeline(args.model)
+    loaded = pipeline_of(load_address(args.model))
     stride, start, samples = args.stride, args.start, args.samples
     check_options(loaded, stride, start, samples, "--")
     failed, skipped = 0, 0

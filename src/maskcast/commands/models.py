@@ -249,16 +249,17 @@ def _undeploy(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> str:
     from maskcast.registry.export import export
     from maskcast.registry.export_segmenter import export_segmenter
-    from maskcast.registry.loading import LoadedPipeline, load_servable, load_version, servable_of
+    from maskcast.registry.forecast_models import MaskerModel
+    from maskcast.registry.loading import load_address, load_version, pipeline_of
 
     is_version = is_small_integer(args.version) or args.version in (CANDIDATE, CHAMPION, PREVIOUS)
     if not is_version and Path(args.version).is_dir():
-        loaded = load_servable(args.version)
+        loaded = load_address(args.version, trained=True)
     else:
-        loaded = servable_of(load_version(Registry(args.name), args.version))
-    if isinstance(loaded, LoadedPipeline):
-        return export(loaded, args.format, args.output)
-    return export_segmenter(loaded, args.format, args.output)
+        loaded = load_version(Registry(args.name), args.version)
+    if isinstance(loaded.model, MaskerModel):
+        return export_segmenter(loaded, args.format, args.output)
+    return export(pipeline_of(loaded), args.format, args.output)
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code: 0, or 1 if one of several videos could not be masked."""
     if args.alpha and args.background is None:
         raise MaskcastError("--alpha: requires --background; add it, or omit --alpha")
-    from maskcast.registry.loading import load_masker_at, load_sample_pipeline, masker_of
+    from maskcast.registry.loading import load_address, masker_of
     from maskcast.serving.backgrounds import Background
     from maskcast.serving.video_stream import camera_name, is_camera
     from maskcast.serving.videos import find_videos
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         videos = [(camera_name(cameras[0]), cameras[0])]
     else:
         videos = [(video.name, video.path) for video in find_videos(args.videos, args.output)]
-    loaded = masker_of(load_sample_pipeline()) if args.model is None else load_masker_at(args.model)
+    loaded = masker_of(load_address(args.model, trained=True))
     say(f"{loaded.title} segments {pluralize(len(videos), 'video') if videos[1:] else args.videos[0]}")
     failed = 0
     for name, video in videos:

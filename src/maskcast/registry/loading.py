@@ -4,6 +4,7 @@ import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -25,20 +26,29 @@ SAMPLES = Path(__file__).parents[1] / "samples"  # samples shipped with maskcast
 SAMPLE_PIPELINE = SAMPLES / "pipeline"
 SAMPLE = "sample"  # address of the shipped samples
 
+M = TypeVar("M", bound=Model)
+D = TypeVar("D", bound=Description | None)
+
 
 @dataclass(frozen=True)
-class _Identity:
-    """The identity of a loaded model.
+class Loaded(Generic[M, D]):
+    """A loaded model.
 
     Args:
         name: of the registered model that it is or belongs to, or else its folder.
         version: version number; empty if it was read from a folder.
         digest: of the registered bundle, or of the folder's weights.
+        model: ready to predict.
+        about: description; None of a folder that train_masker wrote.
+        example: small input stored at registration, uint8 with a batch axis; without elements if there is none.
     """
 
     name: str
     version: str
     digest: str
+    model: M
+    about: D
+    example: np.ndarray
 
     @property
     def title(self) -> str:
@@ -51,43 +61,8 @@ class _Identity:
         return {"name": self.name, "version": self.version, "digest": self.digest}
 
 
-@dataclass(frozen=True)
-class Loaded(_Identity):
-    """A model with its description.
-
-    Args:
-        model: ready to predict.
-        about: description.
-        example: small input stored at registration, uint8 with a batch axis.
-    """
-
-    model: Model
-    about: Description
-    example: np.ndarray
-
-
-@dataclass(frozen=True)
-class LoadedPipeline(Loaded):
-    """A pipeline, from frames to future masks, with its description."""
-
-    model: PipelineModel
-    about: ForecastDescription
-
-
-@dataclass(frozen=True)
-class LoadedMasker(_Identity):
-    """A masker, from frames of a video to their masks.
-
-    Args:
-        model: ready to predict.
-        consistent_frames: window of consistent masks in the pipeline that it belongs to, if any.
-    """
-
-    model: MaskerModel
-    consistent_frames: int | None = None
-
-
-Servable = LoadedPipeline | LoadedMasker
+LoadedPipeline = Loaded[PipelineModel, ForecastDescription]  # from frames to future masks
+LoadedMasker = Loaded[MaskerModel, Description | None]  # from frames of a video to their masks
 
 
 def is_sample(address: str | Path) -> bool:
@@ -95,15 +70,21 @@ def is_sample(address: str | Path) -> bool:
     return str(address) == SAMPLE and not Path(SAMPLE).exists()
 
 
-def load_address(address: str) -> Loaded:
-    """Returns the model at an address (see ``ADDRESS_HELP``), or the shipped pipeline for `sample`.
+def load_address(address: str | None, *, trained: bool = False) -> Loaded[Any, Any]:
+    """Returns the model at an address (see ``ADDRESS_HELP``).
 
     A model from the registry is checked against its registered digest. A folder is only checked against its own
     digests, so the user must trust it.
 
+    Args:
+        address: None or `sample` is the shipped pipeline, for simulated clips with CLEVRER's classes.
+        trained: whether a folder that train_masker wrote is accepted, too.
+
     Raises:
         MaskcastError: the model does not exist, its digest differs, or the server is unreachable.
     """
+    if address is None or is_sample(address):
+        return _load(SAMPLE_PIPELINE, "the shipped pipeline", "", bundle_digest(SAMPLE_PIPELINE / "data"))
     if address.startswith("models:"):
         match = ADDRESS.fullmatch(address)
         if match is None:
@@ -111,14 +92,27 @@ def load_address(address: str) -> Loaded:
         with convert_mlflow_errors():
             return load_version(Registry(match["name"]), match["number"] or match["alias"])
     folder = Path(address)
-    if is_sample(address):
-        return load_sample_pipeline()
+    weights = folder / WEIGHTS
+    if trained and weights.is_file():
+        return Loaded(address, "", sha256_of(weights), MaskerModel(folder, "fp32"), None, np.empty(0, np.uint8))
     if not (folder / "MLmodel").is_file():
         fault = "no registered model found"
-        if (folder / WEIGHTS).is_file():
+        if weights.is_file():
             fault = "a model of a training stage, which is not registered"
         raise MaskcastError(f"{address}: {fault}; {_suggestion(address)}give {ADDRESS_HELP}")
     return _load(folder, str(folder), "", bundle_digest(folder / "data"))
+
+
+def load_servable(address: str) -> Loaded[Any, Any]:
+    """Returns the pipeline or the masker at an address (see ``load_address``; trained maskers are accepted).
+
+    Raises:
+        MaskcastError: as in ``load_address``, or the model is of another kind.
+    """
+    loaded = load_address(address, trained=True)
+    if is_sample(address):
+        loaded = replace(loaded, name=SAMPLE)  # its name in routes
+    return loaded if isinstance(loaded.model, MaskerModel) else pipeline_of(loaded)
 
 
 def _suggestion(address: str) -> str:
@@ -129,7 +123,7 @@ def _suggestion(address: str) -> str:
     return f"did you mean models:/{match[2]}{'/' if match[4].isdecimal() else '@'}{match[4]}? "
 
 
-def load_version(registry: Registry, which: str) -> Loaded:
+def load_version(registry: Registry, which: str) -> Loaded[Any, Any]:
     """Returns the model of a version, by number or alias.
 
     Raises:
@@ -150,16 +144,7 @@ def download(registry: Registry, version: Version, folder: Path) -> Path:
     return download_files(registry.client, *registry.files(version), folder)
 
 
-def load_pipeline(address: str) -> LoadedPipeline:
-    """Returns the pipeline at an address.
-
-    Raises:
-        MaskcastError: as in ``load_address``, or the model is not a pipeline.
-    """
-    return pipeline_of(load_address(address))
-
-
-def with_identity(loaded: Servable, what: str) -> Servable:
+def with_identity(loaded: Loaded[Any, Any], what: str) -> Loaded[Any, Any]:
     """Returns a model that was read from a folder with its registered name and version.
 
     Raises:
@@ -171,18 +156,13 @@ def with_identity(loaded: Servable, what: str) -> Servable:
     return replace(loaded, name=match["name"], version=match["number"])
 
 
-def load_sample_pipeline() -> LoadedPipeline:
-    """Returns the small pipeline shipped with maskcast, for simulated clips with CLEVRER's classes."""
-    return replace(load_pipeline(str(SAMPLE_PIPELINE)), name="the shipped pipeline")
-
-
-def pipeline_of(loaded: Loaded) -> LoadedPipeline:
+def pipeline_of(loaded: Loaded[Any, Any]) -> LoadedPipeline:
     """Returns the model as a pipeline.
 
     Raises:
         MaskcastError: it is not a pipeline.
     """
-    if not isinstance(loaded, LoadedPipeline):
+    if not isinstance(loaded.model, PipelineModel):
         raise MaskcastError(
             f"{loaded.title}: is a {loaded.about.kind}, which does not forecast; give a pipeline, e.g. "
             "models:/maskcast@champion"
@@ -190,60 +170,23 @@ def pipeline_of(loaded: Loaded) -> LoadedPipeline:
     return loaded
 
 
-def load_masker_at(address: str) -> LoadedMasker:
-    """Returns the masker at an address: a registered one, that of a pipeline, or a folder of train_masker.
-
-    Raises:
-        MaskcastError: the model does not exist, its digest differs, or it has no masker.
-    """
-    if (weights := Path(address) / WEIGHTS).is_file():
-        return LoadedMasker(address, "", sha256_of(weights), MaskerModel(Path(address), "fp32"))
-    return masker_of(load_address(address))
-
-
-def load_servable(address: str) -> Servable:
-    """Returns the pipeline at an address, or the masker (see ``load_masker_at``).
-
-    Raises:
-        MaskcastError: the model does not exist, its digest differs, or it is of another kind.
-    """
-    if (Path(address) / WEIGHTS).is_file():
-        return load_masker_at(address)
-    loaded = load_address(address)
-    if is_sample(address):
-        loaded = replace(loaded, name=SAMPLE)  # its name in routes
-    return servable_of(loaded)
-
-
-def servable_of(loaded: Loaded) -> Servable:
-    """Returns the model as a pipeline or a masker.
-
-    Raises:
-        MaskcastError: it is of another kind.
-    """
-    return masker_of(loaded) if isinstance(loaded.model, MaskerModel) else pipeline_of(loaded)
-
-
-def masker_of(loaded: Loaded) -> LoadedMasker:
+def masker_of(loaded: Loaded[Any, Any]) -> LoadedMasker:
     """Returns the masker of a model.
 
     Raises:
         MaskcastError: it has none.
     """
-    model, consistent_frames = loaded.model, None
-    if isinstance(model, PipelineModel):
-        consistent_frames, model = model.consistent_frames, model.masker
-    if not isinstance(model, MaskerModel):
+    if isinstance(loaded.model, PipelineModel):
+        return replace(loaded, model=loaded.model.masker)
+    if not isinstance(loaded.model, MaskerModel):
         raise MaskcastError(f"{loaded.title}: is a {loaded.about.kind}, which does not mask frames; give a masker")
-    return LoadedMasker(loaded.name, loaded.version, loaded.digest, model, consistent_frames)
+    return loaded
 
 
-def _load(folder: Path, name: str, version: str, digest: str) -> Loaded:
+def _load(folder: Path, name: str, version: str, digest: str) -> Loaded[Any, Any]:
     model, about = load_artifact(folder, digest)
     path = folder / "input_example.json"
     values = read_json(path, "example of an input", "register the model again")
     with parsing(path, "an example of an input", "register the model again"):
         example, _ = as_batch(np.array(values, np.uint8), model.shape_in, str(path))
-    if isinstance(model, PipelineModel) and isinstance(about, ForecastDescription):
-        return LoadedPipeline(name, version, digest, model, about, example)
     return Loaded(name, version, digest, model, about, example)

@@ -16,7 +16,7 @@ from maskcast.labels import LabelMap
 from maskcast.reading import pluralize
 from maskcast.registry.forecast_models import ForecasterModel, PipelineModel
 from maskcast.registry.inputs import as_batch
-from maskcast.registry.loading import SAMPLE, LoadedPipeline, load_masker_at, load_pipeline
+from maskcast.registry.loading import SAMPLE, LoadedPipeline, load_address, masker_of, pipeline_of
 from maskcast.serving.forecasts import Forecast, check_options, run_forecast
 from maskcast.serving.videos import Frames, find_video
 
@@ -32,7 +32,7 @@ def load(address: str | Path = SAMPLE) -> "Pipeline":
     Raises:
         MaskcastError: the model is not found, is not a pipeline, or has another digest than recorded.
     """
-    return Pipeline(load_pipeline(str(address)))
+    return Pipeline(pipeline_of(load_address(str(address))))
 
 
 class Pipeline:
@@ -145,10 +145,11 @@ class Segmenter:
     @convert_system_errors()
     def __init__(self, model: str | Path | PipelineModel) -> None:
         if isinstance(model, PipelineModel):
-            self.model, self.consistent_frames = model.masker, model.consistent_frames
+            found, self.model = model, model.masker
         else:
-            loaded = load_masker_at(str(model))
-            self.model, self.consistent_frames = loaded.model, loaded.consistent_frames
+            loaded = load_address(str(model), trained=True)
+            found, self.model = loaded.model, masker_of(loaded).model
+        self.consistent_frames = found.consistent_frames if isinstance(found, PipelineModel) else None
 
     def __repr__(self) -> str:
         network, one = type(self.model.network).__name__, self.label_map

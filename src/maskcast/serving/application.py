@@ -23,9 +23,9 @@ from maskcast.errors import MaskcastError
 from maskcast.installation import commit
 from maskcast.models.limits import time_limit
 from maskcast.reading import pluralize
-from maskcast.registry.forecast_models import MaskerModel
+from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import Shape, as_batch, check_request_size
-from maskcast.registry.loading import LoadedPipeline, Servable
+from maskcast.registry.loading import Loaded, LoadedPipeline
 from maskcast.serving.metrics import CLIENT_CLOSED, MEDIA_TYPE, ServerMetrics
 from maskcast.serving.origins import origin_middleware
 from maskcast.serving.protocol import HEADER, check_answer, read_request, write_answer
@@ -65,9 +65,9 @@ class ServedModel:
     masker: MaskerModel | None = None
 
 
-def served_model(loaded: Servable) -> ServedModel:
+def served_model(loaded: Loaded[Any, Any]) -> ServedModel:
     """Returns a pipeline or a masker as a served model."""
-    if isinstance(loaded, LoadedPipeline):
+    if isinstance(loaded.model, PipelineModel):
         masker, answer = loaded.model.masker, _forecast_by(loaded)
         facts: dict[str, Any] = loaded.about.model_dump(mode="json", exclude={"format", "kind"})
         facts["resize"] = RESIZE
