@@ -16,9 +16,7 @@ from maskcast.data.images import Size, check_mask_size
 from maskcast.data.labelling.formats.base import Empty, ImportedFrame
 from maskcast.data.labelling.formats.class_names import ClassNames, UnknownClasses
 from maskcast.data.labelling.formats.table import get_format
-from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Listing
-from maskcast.data.sources.classes import read_classes
 from maskcast.data.sources.cutting import LabelledSource, clips, is_labelled, sequence_splits, unused_labels
 from maskcast.data.sources.label_lists import match_label_files, unlisted_warning
 from maskcast.data.sources.label_pairs import PairedLabels, read_labels
@@ -33,11 +31,8 @@ from maskcast.data.sources.sequence_files import (
 from maskcast.errors import MaskcastError
 from maskcast.labels import (
     IGNORE,
-    OBJECTS,
     LabelError,
-    LabelMap,
     natural_sort_key,
-    single_map,
 )
 from maskcast.params import ByName, PathPattern
 from maskcast.reading import pluralize
@@ -83,11 +78,9 @@ class AnnotationsSource(LabelledSource):
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all sequences (see `SourceConfig.listing`)."""
-        classes, attributes = read_classes(raw, self.classes)
+        listing = self.empty_listing(raw, instances=self.instances)
+        classes = listing.maps[0].classes
         names = ClassNames(classes, get_format(self.format), self.rename, RENAME_REMEDY, NEW_CLASS_REMEDY)
-        maps = single_map(classes, things=self.things or self.instances, attributes=attributes)
-        listing = Listing([], (*maps, LabelMap(OBJECTS, classes, "instances")) if self.instances else maps)
-        listing.meta |= mirror_swaps_meta(self.mirror_swaps, classes[1:])
         footage, labels = gather_labels(raw, self, listing.skipped)
         labelled = labelled_frames(labels, self.empty)
         if not labelled:
@@ -110,7 +103,7 @@ class AnnotationsSource(LabelledSource):
                 listing.skipped.append((name, reason))
                 continue
             painters = {k: partial(_paint, frame, names) for k, frame in frame_labels.items()}
-            listing.add(*clips(name, footage[name], split, self, listing, painters, instances=self.instances))
+            listing.add(*clips(name, footage[name], split, self, listing, painters))
         listing.notes += [*_notes(self, footage, labels, labelled), *unused_labels(splits, labelled)]
         listing.warnings += unknown.warnings(raw)
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()

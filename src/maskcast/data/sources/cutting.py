@@ -7,15 +7,15 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named
+from maskcast.data.mirror_swaps import MirrorSwapsParam, check_swaps_named, mirror_swaps_meta
 from maskcast.data.sources.base import Listing, RawClip, SourceConfig
-from maskcast.data.sources.classes import Classes
+from maskcast.data.sources.classes import Classes, read_classes
 from maskcast.data.sources.load_window import ReadLabels, load_window
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.data.sources.splits import Splits, assign_splits, listed_names, time_parts
 from maskcast.data.video_files.one_pass import VideoWindow
 from maskcast.errors import MaskcastError
-from maskcast.labels import KIND_OF_SPLIT
+from maskcast.labels import KIND_OF_SPLIT, OBJECTS, LabelMap, single_map
 from maskcast.reading import pluralize
 
 WINDOW_STEP = 22  # default distance of windows
@@ -81,6 +81,17 @@ class LabelledSource(WindowedSource):
     """Share or names of the labelled sequences of each split; the rest is `train`. A sequence without labels is
     `unlabeled`, unless it is named. With `split_by: time` a share is of each sequence, and named sequences stay
     whole: `{val: 0.2, hidden: [street-0, street-2]}`."""
+
+    def empty_listing(self, raw: Path, *, instances: bool) -> Listing:
+        """Returns a listing without clips, with the map of classes and, for ``instances``, that of objects.
+
+        Raises:
+            MaskcastError: if the classes file cannot be read.
+        """
+        classes, attributes = read_classes(raw, self.classes)
+        maps = single_map(classes, things=self.things or instances, attributes=attributes)
+        objects = [LabelMap(OBJECTS, classes, "instances")] if instances else []
+        return Listing([], (*maps, *objects), meta=mirror_swaps_meta(self.mirror_swaps, classes[1:]))
 
 
 def span(frames: int, stride: int) -> int:
@@ -149,7 +160,6 @@ def clips(
     listing: Listing,
     labels: Mapping[int, ReadLabels] | None = None,
     *,
-    instances: bool = False,
     lookback: int = 0,
     clip_name: str | None = None,
 ) -> Iterator[RawClip]:
@@ -160,9 +170,8 @@ def clips(
         sequence: its frames and masks.
         split: the split of the sequence, or the shares of a cut by time.
         params: the params that define the cuts.
-        listing: where left-out parts are recorded.
+        listing: where left-out parts are recorded; its maps say whether clips have objects.
         labels: for frames with labels, by their index, what reads these.
-        instances: see `load_window`.
         lookback: with a split by time, how many frames at the start of a window may be from the split before; not
             for unlabelled windows, which would be trained on frames of `val` or `test`.
         clip_name: what the ids of its clips begin with; the name of the sequence by default.
@@ -184,6 +193,7 @@ def clips(
             return
         taken_runs = [range(len(taken))]
     rate = {} if timing is None else timing.clip_rate(params.fps, params.stride)
+    instances = any(one.name == OBJECTS for one in listing.maps)
     own_names = _own_names(sequence.frames.images)
     whole = range(len(taken))
     parts = {split: whole} if isinstance(split, str) else time_parts(whole, split)

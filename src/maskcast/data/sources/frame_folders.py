@@ -17,9 +17,7 @@ from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding
 from maskcast.data.masks.rules import MaskRule, has_colours, value_table
 from maskcast.data.masks.stored import ReadMode
 from maskcast.data.masks.survey import survey_masks
-from maskcast.data.mirror_swaps import mirror_swaps_meta
 from maskcast.data.sources.base import Listing
-from maskcast.data.sources.classes import read_classes
 from maskcast.data.sources.cutting import LabelledSource, clips, is_labelled, sequence_splits, unused_labels
 from maskcast.data.sources.load_window import NO_OBJECT
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, match_names, path_of, without_masks
@@ -33,11 +31,8 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import (
     IGNORE,
     LOOKBACK,
-    OBJECTS,
     LabelError,
-    LabelMap,
     natural_sort_key,
-    single_map,
 )
 from maskcast.params import ByName
 from maskcast.reading import pluralize
@@ -143,10 +138,7 @@ class FrameFoldersSource(LabelledSource):
         suffix = self.mask_suffix or ""
         masked = {name for name in names if name in masks and masks[name].has_masks(suffix)}
         splits = sequence_splits(names, masked or names, self, seed)  # without any mask, each says where it looked
-        classes, attributes = read_classes(raw, self.classes)
-        maps = single_map(classes, things=self.things or self.instances, attributes=attributes)
-        listing = Listing([], (*maps, LabelMap(OBJECTS, classes, "instances")) if self.instances else maps)
-        listing.meta |= mirror_swaps_meta(self.mirror_swaps, classes[1:])
+        listing = self.empty_listing(raw, instances=self.instances)
         listing.meta |= {LOOKBACK: self.lookback} if self.lookback else {}
         footage: dict[str, SequenceFiles] = {}
         for name, split in splits.items():
@@ -167,7 +159,7 @@ class FrameFoldersSource(LabelledSource):
             name: {i: mask for i, mask in enumerate(found.masks) if mask is not None}
             for name, found in footage.items()
         }
-        rule = self.rule([mask for own in labelled.values() for mask in own.values()], classes)
+        rule = self.rule([mask for own in labelled.values() for mask in own.values()], listing.maps[0].classes)
         listing.notes += [rule.description] if rule.description else []
         if masked and (without := [n for n in names if splits[n] == "unlabeled" and n not in masked]):
             listing.notes.append(f"no masks of {pluralize(len(without), 'sequence')}: unlabeled ({without[0]})")
@@ -177,11 +169,7 @@ class FrameFoldersSource(LabelledSource):
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
         for name, one in footage.items():
             own = {i: partial(_read_mask, rule, mask) for i, mask in labelled[name].items()}
-            listing.add(
-                *clips(
-                    name, one, splits[name], self, listing, own, instances=self.instances, lookback=self.lookback
-                )
-            )
+            listing.add(*clips(name, one, splits[name], self, listing, own, lookback=self.lookback))
         return listing
 
     def rule(self, paths: Sequence[Path], classes: Sequence[str]) -> MaskRule:
