@@ -28,11 +28,43 @@ def make_view(clip_id: str = "video_7", frames: bool = True) -> ForecastView:
     return ForecastView(clip_id, pictures, masks[:4], masks, forecasts)
 
 
-def test_colours_of_neighbouring_classes_differ() -> None:
-    colours = palette().astype(int)
-    assert colours.shape == (256, 3)
-    near = [np.abs(colours[k] - colours[k + step]).sum() for step in (1, 2, 8, 16) for k in range(1, 49)]
-    assert min(near) > 60
+VISION = {  # of linear RGB: Machado, Oliveira and Fernandes 2009, table 1, severity 1
+    "normal": np.eye(3),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+}
+
+
+def distances(colours_N3: np.ndarray, vision: str) -> np.ndarray:
+    """Returns the distances of sRGB colours in CIE 1976 L*a*b*, (N, N)."""
+    encoded = colours_N3 / 255
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    seen = (linear @ VISION[vision].T).clip(0, 1)
+    to_xyz = [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+    xyz = seen @ np.array(to_xyz).T / (0.95047, 1, 1.08883)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+    return np.linalg.norm(lab[:, None] - lab, axis=-1) + 1e3 * np.eye(len(lab))
+
+
+@pytest.mark.parametrize(("count", "vision", "least"), [
+    (8, "normal", 45), (8, "deuteranopia", 20), (8, "protanopia", 20),
+    (60, "normal", 14), (60, "deuteranopia", 7), (60, "protanopia", 7),
+])  # fmt: skip
+def test_colours_of_classes_differ_in_all_kinds_of_vision(count: int, vision: str, least: float) -> None:
+    assert distances(palette()[: count + 1], vision).min() > least
+
+
+def test_each_class_has_a_colour() -> None:
+    assert palette().shape == (256, 3) and len(np.unique(palette(), axis=0)) > 250
 
 
 @pytest.mark.parametrize(
@@ -40,7 +72,7 @@ def test_colours_of_neighbouring_classes_differ() -> None:
 )
 def test_a_mask_has_the_hue_of_its_key_on_frames_of_any_colour(colour: tuple[int, int, int]) -> None:
     frame = np.full((8, 8, 3), colour, np.uint8)
-    for k in range(1, 49):
+    for k in range(1, 61):
         painted, key = overlay(frame, np.full((8, 8), k, np.uint8))[4, 4], palette()[k]
         hues = [rgb_to_hsv(*(shown / 255))[0] for shown in (painted, key)]
         off = abs(hues[0] - hues[1])
