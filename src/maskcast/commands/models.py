@@ -2,21 +2,17 @@
 
 import argparse
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 from maskcast.commands.parser import add_commands
 from maskcast.commands.pipeline import missing_package_errors, pipelines_module
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.bootstrap_params import Bootstrap
-from maskcast.evaluation.paired import paired_difference
 from maskcast.reading import is_small_integer
-from maskcast.registry.audit_trail import Decision, decisions, is_recorded
-from maskcast.registry.evaluations import MEASURES, why_incomparable
+from maskcast.registry.audit_trail import Decision
 from maskcast.registry.lineage import lineage, summary_of_version
 from maskcast.registry.promotion import promote, rollback
 from maskcast.registry.store import CANDIDATE, CHAMPION, NAME, PIPELINE, PREVIOUS, Registry
-from maskcast.report.tables import format_table
+from maskcast.registry.tables import compare_versions, list_versions
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
 
 CLIPS = Path("data/clips")  # output of `dvc repro`
@@ -46,13 +42,13 @@ def run(args: argparse.Namespace) -> int:
     with convert_mlflow_errors():
         match args.command:
             case "list":
-                print(_list(args.name))
+                print(list_versions(args.name))
             case "promote":
                 print(_decision_line(args.name, promote(args.name, args.version, args.reason or "", args.force)))
             case "rollback":
                 print(_decision_line(args.name, rollback(args.name, args.reason or "")))
             case "compare":
-                print(_compare(Registry(args.name), args.a, args.b, args.pictures, args.clips or CLIPS))
+                print(compare_versions(Registry(args.name), args.a, args.b, args.pictures, args.clips or CLIPS))
             case "evaluate":
                 from maskcast.registry.reevaluation import evaluate_version
 
@@ -274,85 +270,3 @@ def _decision_line(name: str, decision: Decision) -> str:
     before = f"version {decision.champion} is the previous one" if decision.champion else "it is the first"
     by = f"decision {decision.number} by {decision.user}"
     return f"{name}: version {decision.version} is the champion, {before} ({by})"
-
-
-def _list(name: str) -> str:
-    registry = Registry(name)
-    versions = registry.versions()
-    if not versions:
-        raise registry.no_models_error()
-    tagged = {tag for each in versions for tag in each.tags}
-    scores = [score for measure in MEASURES for score in measure.listed if f"maskcast.score.{score}" in tagged]
-    rows = [
-        [
-            str(each.number),
-            ", ".join(each.aliases),
-            each.tags.get("maskcast.verdict", "-"),
-            *(each.tags.get(f"maskcast.score.{score}", "-") for score in scores),
-            each.tags.get("maskcast.data", "-")[:12],
-            each.tags.get("maskcast.git_sha", "-")[:12],
-            _time(each.created_ms),
-        ]
-        for each in versions
-    ]
-    header = ["version", "alias", "gate", *scores, "data", "commit", "registered (UTC)"]
-    tables = [format_table(header, rows, name)]
-    trail = decisions(name)
-    if last_decisions := trail[:10]:
-        rows = [
-            [
-                str(each.number),
-                each.action,
-                str(each.version),
-                str(each.champion or "-"),
-                each.user,
-                each.outcome,
-                each.reason,
-                _time(each.created_ms),
-            ]
-            for each in last_decisions
-        ]
-        header = ["decision", "action", "version", "before", "by", "outcome", "reason", "when (UTC)"]
-        tables.append(format_table(header, rows, "last decisions"))
-    champion = next((each for each in versions if CHAMPION in each.aliases), None)
-    if not is_recorded(champion, trail):
-        found = "no version" if champion is None else f"version {champion.number}"
-        remedy = "" if champion is None else f"; record it with `promote {champion.number}`"
-        tables.append(
-            f"check: the alias {CHAMPION} is on {found}, which no decision above explains: it was moved without "
-            f"`maskcast models`{remedy}"
-        )
-    return "\n\n".join(tables)
-
-
-def _compare(registry: Registry, a: str, b: str, pictures: Path | None, clips: Path) -> str:
-    versions = [registry.find(which) for which in (a, b)]
-    first, second = (registry.evaluation(version) for version in versions)
-    if (reason := why_incomparable(second, first)) is not None:
-        numbers = f"{versions[0].number} and {versions[1].number}"
-        raise MaskcastError(
-            f"{registry.name}: versions {numbers} are not comparable: {reason}; "
-            f"evaluate and register both on the same {first.measure.of}s"
-        )
-    of = first.measure.of
-    rows = []
-    for score in sorted(first.per_item):
-        scores_a, scores_b = first.per_item[score], second.per_item[score]
-        means = [sum(each.values()) / len(each) for each in (scores_a, scores_b)]
-        difference = paired_difference(scores_b, scores_a, Bootstrap(), of, second.videos)
-        rows.append([score, *(f"{mean:.4f}" for mean in means), str(difference)])
-    names = [f"version {version.number}" for version in versions]
-    title = f"{registry.name}: means over {of}s, and B minus A with its 95 % interval (paired bootstrap)"
-    text = format_table([f"score of each {of}", *names, "difference"], rows, title)
-    if pictures is None:
-        return text
-    from maskcast.registry.comparison import SCORE, draw_differences
-    from maskcast.registry.loading import load_version, pipeline_of
-
-    loaded = [pipeline_of(load_version(registry, str(version.number))) for version in versions]
-    files = draw_differences((loaded[0], first), (loaded[1], second), clips, pictures)
-    return "\n".join([text, *(map(str, files) if files else [f"no pictures: no clip differs in {SCORE}"])])
-
-
-def _time(created_ms: int) -> str:
-    return datetime.fromtimestamp(created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
