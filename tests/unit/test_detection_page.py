@@ -71,7 +71,7 @@ def test_the_table_of_categories_says_that_it_leaves_out_crowds(
 
 def test_images_have_a_key_and_a_text(sections: Mapping[str, Html]) -> None:
     images = sections["Images"]
-    for name in ("found", "missed", "false alarm", "crowd, may be found or not"):
+    for name in ("found", "missed, dashed", "false alarm", "crowd, may be found or not"):
         assert f"{name}</li>" in images
     assert 'alt="street/a.jpg: truth and detections" src="data:image/png;base64,' in images
     assert "polyline" in sections["Precision over recall"]

@@ -17,7 +17,7 @@ from maskcast.evaluation.coco.evaluator import Truth, evaluate
 from maskcast.evaluation.coco.matches import match
 from maskcast.report import detection_pictures
 from maskcast.report.detection_files import write_report
-from maskcast.report.paint import FALSE_ALARM, MISSED
+from maskcast.report.paint import PAPER
 
 BOX = [8, 8, 16, 16]
 ONE = {"image_id": 1, "category_id": 1, "bbox": BOX, "area": 256}
@@ -105,8 +105,8 @@ def test_it_writes_a_report(tmp_path: Path, kind: str) -> None:
     assert [name.split("_")[0] for name in pictures] == ["01", "02", "03", "04"]
     assert pictures[-1] == "04_2.png"
     last = pixels(out / "pictures/04_2.png")
-    assert (last == MISSED).all(axis=2).any()
-    assert not (last == FALSE_ALARM).all(axis=2).any()
+    assert (last == detection_pictures.MISSED).all(axis=2).any()
+    assert not (last == detection_pictures.FALSE_ALARM).all(axis=2).any()
     assert len(pixels(out / "pictures.png")) == 2 * len(last)
 
 
@@ -137,6 +137,23 @@ def test_masks_are_drawn_where_the_picture_shows_them() -> None:
     shape = detection_pictures._Shape(record, (0, 0, 0), "")
     panel = np.array(detection_pictures._draw_shapes(image_HWC, [shape], "segm"))
     assert (panel[:, :, 0] < 90).mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_what_is_missed_is_dashed_and_lines_stand_out_of_any_image(kind: str) -> None:
+    side = detection_pictures.PANEL_WIDTH
+    mask_HW = np.zeros((side, side), np.uint8)
+    mask_HW[100:201, 50:351] = 1
+    segmentation = rle.encode(np.asfortranarray(mask_HW))
+    record = {"segmentation": segmentation, "bbox": rle.toBbox(segmentation).tolist()}
+    drawn = {}
+    for colour in (detection_pictures.FOUND, detection_pictures.MISSED):
+        image_HWC = np.full((side, side, 3), colour, np.uint8)  # the worst: an image of the line's own colour
+        shape = detection_pictures._Shape(record, colour, "")
+        panel = detection_pictures._draw_shapes(image_HWC, [shape], kind)
+        assert (panel == PAPER).all(-1).sum() > 800
+        drawn[colour] = (panel[200, 60:340] == colour).all(-1).mean()
+    assert drawn[detection_pictures.FOUND] == 1 and 0.5 < drawn[detection_pictures.MISSED] < 0.9
 
 
 def test_labels_of_one_place_lie_side_by_side_in_the_panel() -> None:

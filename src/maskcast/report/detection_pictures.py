@@ -18,16 +18,18 @@ from maskcast.data.images import read_image, resize_masks
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, Record
 from maskcast.evaluation.coco.matches import Matches
 from maskcast.evaluation.definitions import IOU
-from maskcast.report.overlays import Row, grid, outline, stack_vertically
-from maskcast.report.paint import FALSE_ALARM, INK, MISSED, PAPER, Entry, font, single_line
+from maskcast.report.overlays import Row, grid, stack_vertically
+from maskcast.report.paint import INK, PAPER, Entry, font, single_line
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 PANEL_WIDTH = 480  # pixels
 LABEL_STEPS = 12  # maximum shift of a label, in label heights
-FOUND, CROWD = (102, 187, 106), (189, 189, 189)
+DASH = 6  # pixels: length of a dash, and of the gap after it
+# Blue, orange and yellow also differ for colour-blind readers.
+FOUND, MISSED, FALSE_ALARM, CROWD = (66, 165, 245), (255, 143, 0), (255, 238, 88), (189, 189, 189)
 COLOURS: tuple[Entry, ...] = (
     ("found", FOUND),
-    ("missed", MISSED),
+    ("missed, dashed", MISSED),
     ("false alarm", FALSE_ALARM),
     ("crowd, may be found or not", CROWD),
 )
@@ -92,8 +94,8 @@ def _sheet(scores: CocoScores, matches: Matches, i: int, image_HWC: np.ndarray) 
     ]
     cells = [_draw_shapes(image_HWC, shapes, scores.kind) for shapes in (truths, detections)]
     captions = [
-        f"truth: {matches.true_positives_I[i]} found (green), {matches.false_negatives_I[i]} missed (red)",
-        f"detections: {matches.false_positives_I[i]} false alarms (blue)",
+        f"truth: {matches.true_positives_I[i]} found (blue), {matches.false_negatives_I[i]} missed (dashed)",
+        f"detections: {matches.false_positives_I[i]} false alarms (yellow)",
     ]
     title = (
         f"{image['file_name']} · F1 {matches.f1_I[i]:.3f} at IoU {IOU:.2f}, score {matches.threshold:.2f} and more"
@@ -110,18 +112,20 @@ def _draw_shapes(image_HWC: np.ndarray, shapes: Sequence[_Shape], kind: Kind) ->
     boxes = []
     for shape in shapes:
         if kind == "bbox":
-            boxes.append(scale * np.array(shape.record["bbox"]))
+            left, top, width, height = box = scale * np.array(shape.record["bbox"])
+            region_HW = np.zeros(panel_HWC.shape[:2], np.uint8)
+            corners = np.round([left, top, left + width - 1, top + height - 1]).astype(int).tolist()
+            cv2.rectangle(region_HW, corners[:2], corners[2:], 1, cv2.FILLED)
         else:
-            mask_HW = resize_masks(rle.decode(shape.record["segmentation"])[None], *size[::-1])[0]
-            panel_HWC[mask_HW > 0] = 0.55 * panel_HWC[mask_HW > 0] + 0.45 * np.array(shape.colour)
-            panel_HWC[outline(mask_HW) & (mask_HW > 0)] = shape.colour
-            boxes.append(scale * np.array(rle.toBbox(shape.record["segmentation"])))
+            box = scale * np.array(rle.toBbox(shape.record["segmentation"]))
+            region_HW = resize_masks(rle.decode(shape.record["segmentation"])[None], *size[::-1])[0]
+            panel_HWC[region_HW > 0] = 0.55 * panel_HWC[region_HW > 0] + 0.45 * np.array(shape.colour)
+        boxes.append(box)
+        _draw_contours(panel_HWC, region_HW, shape.colour)
     panel = Image.fromarray(panel_HWC)
     draw = ImageDraw.Draw(panel)
     taken: list[Rectangle] = []
-    for shape, (left, top, width, height) in zip(shapes, boxes, strict=True):
-        if kind == "bbox":
-            draw.rectangle((left, top, left + width, top + height), outline=shape.colour, width=2)
+    for shape, (left, top, _, _) in zip(shapes, boxes, strict=True):
         label_font = font(11, shape.text)
         x, y = max(left, 0) + 3, max(top, 12)
         wanted = draw.textbbox((x, y), shape.text, label_font, anchor="lb")
@@ -131,6 +135,19 @@ def _draw_shapes(image_HWC: np.ndarray, shapes: Sequence[_Shape], kind: Kind) ->
         corner = x + position[0] - wanted[0], y + position[1] - wanted[1]
         draw.text(corner, shape.text, INK, label_font, anchor="lb")
     return np.asarray(panel)
+
+
+def _draw_contours(panel_HWC: np.ndarray, region_HW: np.ndarray, colour: tuple[int, int, int]) -> None:
+    """Draws the contours of a region, dashed if it was missed, with a dark rim that sets them off from images."""
+    lines_HW = np.zeros_like(region_HW)
+    for contour in cv2.findContours(region_HW, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[0]:
+        points_P2 = contour[:, 0]
+        if colour == MISSED:
+            points_P2 = points_P2[np.arange(len(points_P2)) % (2 * DASH) < DASH]
+        lines_HW[points_P2[:, 1], points_P2[:, 0]] = 1
+    lines_HW = cv2.dilate(lines_HW, np.ones((2, 2), np.uint8))
+    panel_HWC[cv2.dilate(lines_HW, np.ones((3, 3), np.uint8)) > 0] = PAPER
+    panel_HWC[lines_HW > 0] = colour
 
 
 def _free_position(wanted: Rectangle, taken: Sequence[Rectangle], size: tuple[int, int]) -> Rectangle:
