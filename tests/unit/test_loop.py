@@ -204,7 +204,7 @@ def test_training_learns(tmp_path: Path) -> None:
     assert max(epoch["score"] for epoch in curve) == scores["score"]
 
 
-def test_training_imports_no_compiler(tmp_path: Path) -> None:
+def test_training_and_probing_import_no_compiler(tmp_path: Path) -> None:
     """It would take as long to import as all of torch."""
     code = f"""
 import sys
@@ -217,6 +217,10 @@ for name, task, params in (
 ):
     test_loop.fit(task, params, Path({str(tmp_path)!r}, name))
     assert not {{'torch._dynamo', 'torch._inductor', 'sympy'}} & sys.modules.keys(), name
+import torch
+from maskcast.evaluation.probe import classify_linear
+classify_linear(torch.eye(2), torch.arange(2), torch.eye(2))
+assert 'torch._dynamo' not in sys.modules, "L-BFGS"
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=800)
 

@@ -22,6 +22,7 @@ from maskcast.data.clip_store.table import masks_layer
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.models.encoders.siamese import Normalised
+from maskcast.models.optimizers import LBFGS
 from maskcast.seed import rng
 
 FRAMES = 300  # frames per split
@@ -66,7 +67,7 @@ def classify_linear(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tenso
     """Classifies each row of ``val_NC`` by multinomial logistic regression, fitted with L-BFGS."""
     weights_KC = torch.zeros(int(labels_N.max()) + 1, train_NC.shape[1], requires_grad=True)
     bias_K = torch.zeros(len(weights_KC), requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights_KC, bias_K], max_iter=STEPS, line_search_fn="strong_wolfe")
+    optimizer = LBFGS([weights_KC, bias_K], max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()

@@ -29,3 +29,9 @@ class SGD(_Eager, torch.optim.SGD):
     """PyTorch's SGD."""
 
     step: Any = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
+class LBFGS(_Eager, torch.optim.LBFGS):
+    """PyTorch's L-BFGS."""
+
+    step: Any = torch.no_grad()(unwrap(torch.optim.LBFGS.step))
