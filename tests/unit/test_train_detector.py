@@ -1,7 +1,9 @@
 """train_detector on painted boxes: it learns, resumes exactly, and says what is wrong."""
 
+import hashlib
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +254,23 @@ def test_wrong_params_name_their_key(dataset: Path, tmp_path: Path, change: dict
         run_stage("train_detector", PARAMS | change, dataset=dataset, **out)
     assert "\n" not in str(error.value)
     assert not any(path.exists() for path in out.values())
+
+
+def test_the_images_are_digested_once(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.chdir(tmp_path)
+    digested: Counter[str] = Counter()
+    file_digest = hashlib.file_digest
+
+    def counted(file: Any, function: str) -> Any:
+        digested[file.name] += 1
+        return file_digest(file, function)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    training = PARAMS["training"] | {"steps_per_epoch": 1}
+    run_stage("train_detector", PARAMS | {"training": training}, dataset=dataset, **outputs(tmp_path / "out"))
+    images = [*dataset.rglob("*.png")]
+    assert [digested[str(image)] for image in images] == [1] * 15
 
 
 def test_pseudo_labels_on_several_processes_are_refused() -> None:

@@ -150,6 +150,7 @@ def execute(job: Job) -> dict[str, float]:
             return {}
         from maskcast.report.page import Page
         from maskcast.runner.curve_log import CurveLog
+        from maskcast.runner.fingerprint import known_digests
         from maskcast.runner.provenance import Origin
         from maskcast.runner.tracking import tracked_run
 
@@ -162,7 +163,8 @@ def execute(job: Job) -> dict[str, float]:
         ):
             for step, reported in curves.earlier:
                 page.metrics(reported, step)
-            the_stage.function(**job.inputs, **outputs, params=values)
+            with known_digests({path: origin.data[port] for port, path in job.inputs.items()}):
+                the_stage.function(**job.inputs, **outputs, params=values)
             metrics: dict[str, float] = json.loads(job.outputs["metrics"].read_text(encoding="utf-8"))
             run.metrics(metrics, None)
             run.outputs({port: path for port, path in outputs.items() if port != "metrics"})
