@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from maskcast.evaluation.view import ForecastView
-from maskcast.report.clip_player import MAX_BYTES, MAX_FRAMES, MAX_PIXELS, draw_sprite, player, sprite_of
+from maskcast.report.clip_player import MAX_BYTES, MAX_FRAMES, MAX_PIXELS, PADDING, draw_sprite, player, sprite_of
 from maskcast.report.pictures import panels
 
 
@@ -29,10 +29,22 @@ def test_masks_are_kept_to_the_last_bit() -> None:
     assert sprite.panels == ("truth", "forecaster", "constant_velocity", "error")
     with Image.open(BytesIO(sprite.data)) as picture:
         pixels = np.asarray(picture.convert("RGB"))
-    assert pixels.shape == (4 * 24, 8 * 32, 3)
+    assert pixels.shape == (4 * 40, 8 * 48, 3)  # with 8 pixels around each panel
     for column, t in enumerate(sprite.frames):
         for row, panel in enumerate(panels(shown, t).values()):
-            np.testing.assert_array_equal(pixels[24 * row :][:24, 32 * column :][:, :32], panel)
+            np.testing.assert_array_equal(pixels[40 * row + 8 :][:24, 48 * column + 8 :][:, :32], panel)
+
+
+def test_colours_of_a_panel_do_not_bleed_into_the_next() -> None:
+    red, blue = (np.full((29, 45, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    sprite = sprite_of(4, lambda t: {"a": red if t % 2 else blue, "b": blue if t % 2 else red})
+    with Image.open(BytesIO(sprite.data)) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    for row in range(2):
+        for column in range(4):
+            top, left = (29 + 2 * PADDING) * row + PADDING, (45 + 2 * PADDING) * column + PADDING
+            panel = pixels[top : top + 29, left : left + 45]
+            assert np.ptp(panel, axis=(0, 1)).max() < 8
 
 
 def test_before_the_forecast_what_was_seen_is_shown() -> None:
@@ -51,10 +63,11 @@ def test_large_and_long_clips_of_noise_stay_small(frames: int, height: int, widt
     assert (sprite.frames[0], sprite.frames[-1]) == (0, frames - 1)
     assert sprite.size[0] * sprite.size[1] <= MAX_PIXELS
     with Image.open(BytesIO(sprite.data)) as picture:
-        assert picture.size == (sprite.size[1] * len(sprite.frames), sprite.size[0] * len(sprite.panels))
+        height, width = (side + 2 * PADDING for side in sprite.size)
+        assert picture.size == (width * len(sprite.frames), height * len(sprite.panels))
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(64, 1024, (45, 727)), (5000, 8, (4000, 6))])
+@pytest.mark.parametrize(("height", "width", "size"), [(64, 1024, (44, 711)), (5000, 8, (3984, 6))])
 def test_frames_that_are_very_wide_or_high_fit_into_a_picture(
     height: int, width: int, size: tuple[int, int]
 ) -> None:
@@ -62,7 +75,7 @@ def test_frames_that_are_very_wide_or_high_fit_into_a_picture(
     sprite = draw_sprite(view(22, height, width, noise=False))
     assert sprite.size == size and len(sprite.frames) == 22
     with Image.open(BytesIO(sprite.data)) as picture:
-        assert picture.size == (22 * size[1], 4 * size[0])
+        assert picture.size == (22 * (size[1] + 16), 4 * (size[0] + 16))
 
 
 @pytest.mark.parametrize(("frames", "moving"), [(8, True), (1, False)])

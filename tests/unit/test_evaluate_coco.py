@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -177,7 +178,9 @@ def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
     assert len(files) > 10
     for file in files:
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+        contents = [(tmp_path / out / file).read_bytes() for out in ("a", "b")]
+        one, other = (re.sub(rb"Written [^<]* UTC", b"", each) for each in contents)  # a minute may pass
+        assert one == other, file
 
 
 def refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -18,19 +18,20 @@ from maskcast.report.pictures import panels
 MAX_FRAMES = 24  # of a longer clip, evenly spaced frames are shown
 MAX_PIXELS = 160 * 240  # of one panel; larger panels are shrunk
 MAX_SIDE = 16_000  # pixels of a picture; the limit of WebP is 16,383
+PADDING = 8  # pixels of each panel's edge repeated around it: WebP mixes colours of up to 8 neighbouring pixels
 MAX_BYTES = 900_000  # of one clip's picture, so that a page with three of them stays below 5 MB
 QUALITIES = (85, 70, 50, 30, 10)
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """All panels of a clip in one WebP picture: a column per frame, a row per panel.
+    """All panels of a clip in one WebP picture: a column per frame, a row per panel, each panel with its padding.
 
     Args:
         data: the WebP file.
         frames: frame numbers, from 0.
         panels: names of the rows.
-        size: height and width of one panel, in pixels.
+        size: height and width of one panel without padding, in pixels.
     """
 
     data: bytes
@@ -55,10 +56,14 @@ def sprite_of(count: int, panels: Callable[[int], Mapping[str, np.ndarray]], *, 
     frames = evenly_spaced(count, MAX_FRAMES)
     columns = [panels(t) for t in frames]
     height, width = next(iter(columns[0].values())).shape[:2]
-    sheet_width, sheet_height = len(columns) * width, len(columns[0]) * height
-    scale = min(1.0, (MAX_PIXELS / (height * width)) ** 0.5, MAX_SIDE / max(sheet_width, sheet_height))
+    most_width, most_height = (MAX_SIDE // count - 2 * PADDING for count in (len(columns), len(columns[0])))
+    scale = min(1.0, (MAX_PIXELS / (height * width)) ** 0.5, most_width / width, most_height / height)
     height, width = max(round(height * scale), 1), max(round(width * scale), 1)
-    cells = [[np.asarray(resize_picture(panel, width, height)) for panel in column.values()] for column in columns]
+    around = [(PADDING, PADDING), (PADDING, PADDING), (0, 0)]
+    cells = [
+        [np.pad(np.asarray(resize_picture(panel, width, height)), around, "edge") for panel in column.values()]
+        for column in columns
+    ]
     sheet = Image.fromarray(np.concatenate([np.concatenate(column) for column in cells], axis=1))
     data = b""
     if lossless:
@@ -93,17 +98,18 @@ def player(
     height, width = sprite.size
     uri = data_uri(sprite.data, "image/webp")
     last = len(sprite.frames) - 1
-    whole = {"width": width * len(sprite.frames), "height": height * len(sprite.panels)}
-    source = element(
-        "svg", element("image", id=f"{name}-frames", href=uri, **whole), class_="sprites", aria_hidden="true"
-    )
+    across, down = width + 2 * PADDING, height + 2 * PADDING  # from one panel to the next
+    whole = {"width": across * len(sprite.frames), "height": down * len(sprite.panels)}
+    image = element("image", id=f"{name}-frames", href=uri, x=-PADDING, y=-PADDING, **whole)
+    source = element("svg", image, class_="sprites", aria_hidden="true")
     panels = [
         element(
             "figure",
             element(
                 "svg",
                 element("use", href=f"#{name}-frames"),
-                viewBox=f"{width * last} {height * row} {width} {height}",
+                viewBox=f"{across * last} {down * row} {width} {height}",
+                data_across=across,
                 role="img",
                 aria_label=f"{captions[panel]}, {frames[last]}",
                 data_name=captions[panel],

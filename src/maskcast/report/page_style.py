@@ -78,9 +78,9 @@ for (const slider of document.querySelectorAll(".clip input")) {
   const frames = JSON.parse(slider.dataset.frames);
   const show = () => {
     const n = Number(slider.value);
-    clip.querySelectorAll(".panels svg").forEach((panel, row) => {
-      const { width, height } = panel.viewBox.baseVal;
-      panel.setAttribute("viewBox", `${n * width} ${row * height} ${width} ${height}`);
+    clip.querySelectorAll(".panels svg").forEach(panel => {
+      const { y, width, height } = panel.viewBox.baseVal;
+      panel.setAttribute("viewBox", `${n * panel.dataset.across} ${y} ${width} ${height}`);
       panel.setAttribute("aria-label", `${panel.dataset.name}, ${frames[n]}`);
     });
     slider.setAttribute("aria-valuetext", frames[n]);
