@@ -33,7 +33,7 @@ from maskcast.inference.suggestions import choose, find_candidates
 from maskcast.models.base import best_device
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import Params, deep_merge
-from maskcast.runner.fingerprint import fingerprint
+from maskcast.runner.fingerprint import inputs_digest
 from maskcast.runner.reuse import made_once, recalled, record_of, write_record
 from maskcast.runner.run import run_stage
 from maskcast.seed import rng
@@ -203,7 +203,7 @@ def trained(
     """
     inputs = {"pool": pool.root} | ({"encoder": encoder} if encoder else {})
     first, *more = rounds
-    alone = " ".join([fingerprint(TrainMasker.model_validate(first), **inputs), *labelled])
+    alone = " ".join([inputs_digest(TrainMasker.model_validate(first), **inputs), *labelled])
     key = " ".join([alone, *map(json.dumps, more)])
     if (done / "key.txt").exists() and (done / "key.txt").read_text(encoding="utf-8") != key:
         shutil.rmtree(done)

@@ -232,7 +232,8 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_recorded_weight
     shutil.copytree(kept / "checkpoint" / stage / "left", resume_dir(output))
     values = section(load_params_file(kept / about["params"]), stage, stage)
     inputs = {port: kept / path for port, path in about["inputs"].items()}
-    name = fingerprint(get_stage(stage).params.model_validate(values), **inputs)  # then, it lacked some keys
+    params = get_stage(stage).params.model_validate(values)  # then, it lacked some keys
+    name = fingerprint(f"maskcast.stages.{stage}", params, **inputs)
     (resume_dir(output) / OWNER).write_text(json.dumps({"fingerprint": name}))
     run(stage, Path(about["params"]).stem, **about["inputs"])
     assert f"resuming at step {about['step']} of {about['steps']}" in capsys.readouterr().err
@@ -253,7 +254,7 @@ def test_a_run_that_was_killed_under_another_fingerprint_starts_anew(
     shutil.copytree(kept / "checkpoint/pretrain_forecaster/left", resume_dir(output))
     run("pretrain_forecaster", Path(about["params"]).stem, **about["inputs"])
     said = capsys.readouterr().err
-    assert "checkpoint of a run with other params, data or plugins; starting from scratch" in said
+    assert "checkpoint of a run with other params, data or code; starting from scratch" in said
     assert "resuming" not in said and (output / "model.safetensors").exists()
 
 

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 import yaml
-from tests.conftest import write_store
+from tests.conftest import ROOT, write_store
 
+from maskcast.runner.mlflow_run import KEY
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
 
@@ -46,13 +48,15 @@ import os, signal, sys
 from maskcast.__main__ import main
 
 def kill(event, arguments):
-    if event == "os.rename" and str(arguments[1]).endswith("checkpoint.pt") and os.path.exists(arguments[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
+    if event == "os.rename":
+        place = str(arguments[1])
+        if place.endswith("checkpoint.pt") and os.path.exists(place) or place.endswith("0000002.clip"):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(kill)
 main(sys.argv[1:])
 """
-"""Kills itself when the second checkpoint is written and not yet in the place of the first."""
+"""Kills itself when the second checkpoint, or the third finished clip, is written and not yet in its place."""
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +89,22 @@ def curves(page: str) -> list[str]:
     return re.findall('<figure class="chart">.*?</figure>', page, re.DOTALL)
 
 
-def run_until_killed(folder: Path, name: str, results: Path) -> None:
+def run_until_killed(folder: Path, name: str, results: Path, source: Path | None = None) -> None:
+    """Runs a stage until it is killed.
+
+    Args:
+        folder: has the inputs and the database.
+        name: the stage.
+        results: folder for the outputs.
+        source: folder with the package to run; None runs the one under test.
+    """
     command = [sys.executable, "-c", KILLED, name, "--params", str(folder / "params.yaml")]
     for port, path in ports(folder, name, results).items():
         command += [f"--{port}", str(path)]
     # the database of the fixture's runs: to make one takes as long as to train here
     own = {"OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    if source is not None:
+        own["PYTHONPATH"] = str(source)
     with (results / "log").open("wb") as log:
         done = subprocess.run(
             command, cwd=results, stdout=log, stderr=log, env=os.environ | own, timeout=800, check=False
@@ -116,3 +130,34 @@ def test_killed_and_started_again(
     assert of_resumed == of_unbroken and "train/loss" in "".join(of_resumed)
     left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("mlflow")}
     assert left - {"mlartifacts"} == {"log", model, f"{name}.json", f"{name}.html", "index.html"}
+
+
+@pytest.mark.parametrize("name", ["train_masker", "generate_masks"])
+def test_what_other_code_began_is_not_continued(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """As after `git pull`: the outputs are those of one commit, and so is the run in MLflow."""
+    source = tmp_path / "src"
+    shutil.copytree(ROOT / "src/maskcast", source / "maskcast", ignore=shutil.ignore_patterns("__pycache__"))
+    finished = source / "maskcast/data/clip_store/finished.py"
+    finished.write_text(
+        finished.read_text().replace('"meta": clip.meta}', '"meta": clip.meta | {"mean_confidence": 0}}')
+    )
+    with (source / "maskcast/training/loop.py").open("a") as loop:
+        loop.write("# as it was before\n")
+    run_until_killed(folder, name, tmp_path, source)
+    output = TRAINED.get(name, "masks")
+    key = (tmp_path / f"{output}.resume/mlflow_run_id").read_text()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    run_stage(name, PARAMS[name], **ports(folder, name, tmp_path))
+    if name in TRAINED:
+        assert "other params, data or code; starting from scratch" in capsys.readouterr().err
+    result = "model.safetensors" if name in TRAINED else "index.json"
+    assert (tmp_path / output / result).read_bytes() == (folder / output / result).read_bytes()
+    client = mlflow.MlflowClient()
+    (begun,) = client.search_runs(
+        [client.get_experiment_by_name("maskcast").experiment_id], f"tags.`{KEY}` = '{key}'"
+    )
+    assert begun.info.status == "KILLED"

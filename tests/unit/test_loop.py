@@ -312,7 +312,7 @@ def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, capsys: py
     fit(other, PARAMS, tmp_path)
     fresh = Regression(fingerprint="b")
     fit(fresh, PARAMS, tmp_path / "fresh")
-    assert "other params, data or plugins" in capsys.readouterr().err
+    assert "other params, data or code" in capsys.readouterr().err
     for name, weights in fresh.model.state_dict().items():
         assert torch.equal(weights, other.model.state_dict()[name]), name
 

@@ -228,13 +228,14 @@ def test_a_stage_that_may_use_a_package_names_its_modules(install: Install) -> N
 def test_a_run_of_changed_plugins_is_another_one(install: Install, tmp_path: Path) -> None:
     (tmp_path / "clips").write_text("clips")
     params = TrainMasker.model_validate(TRAINING)
-    bare = fingerprint(params, clips=tmp_path / "clips")
+    stage = "maskcast.stages.train_masker"
+    bare = fingerprint(stage, params, clips=tmp_path / "clips")
     site = install({"maskcast.losses": ALL["maskcast.losses"]})
-    own = fingerprint(params, clips=tmp_path / "clips")
+    own = fingerprint(stage, params, clips=tmp_path / "clips")
     tag = run_tags("train_masker", params, {})[PLUGINS]
     assert re.fullmatch(r"mynets 1\.2; files [0-9a-f]{16}", tag)
     (site / "mynets/lovasz.py").write_text("# changed")
-    assert len({bare, own, fingerprint(params, clips=tmp_path / "clips")}) == 3
+    assert len({bare, own, fingerprint(stage, params, clips=tmp_path / "clips")}) == 3
 
 
 @pytest.mark.parametrize("group", ["maskcast.losses", "maskcast.augmentations"])

@@ -212,7 +212,7 @@ class _WriterThread:
         if self._propagator is not None:
             done = self._propagator(clip, done)
         meta = dict(done.meta)
-        self.class_counts.merge(meta.pop(CLASS_COUNTS, {}))  # none if an older version finished the clip
+        self.class_counts.merge(meta.pop(CLASS_COUNTS))
         for mean in meta.values():
             self._totals[clip.kind].append(mean)
         self._writer.add(

@@ -6,18 +6,24 @@ union of configs accepts those of plugins, all modules of the plugins' packages 
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
 
 import maskcast
-from maskcast.digest import sha256_of
+from maskcast.digest import digest_json, sha256_of
+from maskcast.installation import version_and_commit
 from maskcast.plugins import plugin_files
 
 PACKAGE = maskcast.__name__
 ROOT = Path(maskcast.__path__[0])
 _digest = cache(sha256_of)
+
+
+def code_digest(module: str) -> str:
+    """Returns a hash (32 hex digits) of ``module_digests``; without sources, as in a zip file, of the version."""
+    return digest_json(module_digests(module) or version_and_commit())
 
 
 def module_digests(module: str) -> dict[str, str]:
@@ -39,7 +45,7 @@ def module_digests(module: str) -> dict[str, str]:
     paths = sorted(file for file in files if file is not None and (file.name != "__init__.py" or _has_code(file)))
     digests = {path.relative_to(ROOT.parent).as_posix(): _digest(path) for path in paths}
     plugins = {key: file for name in sorted(seen) for key, file in plugin_files(name).items()}
-    return digests | {key: _digest(file) for key, file in plugins.items()}
+    return digests | {key: sha256_of(file) for key, file in plugins.items()}
 
 
 @cache
@@ -47,23 +53,27 @@ def _imports_of(module: str) -> frozenset[str]:
     """Returns the modules and packages of this package that a module imports, and the packages that contain it."""
     file = _source_file(module)
     imported = {module.rpartition(".")[0]}
-    for node in _nodes(ast.parse(file.read_bytes())) if file else ():
+    for node in _import_statements(ast.parse(file.read_bytes()).body) if file else ():
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             package = module if file and file.name == "__init__.py" else module.rpartition(".")[0]
             origin = resolve_name("." * node.level + (node.module or ""), package)
             imported |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
     return frozenset(name for name in imported if name.split(".")[0] == PACKAGE and _source_file(name))
 
 
-def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yields all nodes except those below ``if TYPE_CHECKING``."""
-    for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-            continue
-        yield child
-        yield from _nodes(child)
+def _import_statements(body: Sequence[ast.AST]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yields the imports in a list of statements and in those within them, but for ``if TYPE_CHECKING``.
+
+    Only what may hold statements is visited, which is a tenth of a tree: each stage computes this when it starts.
+    """
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")):
+            for block in ("body", "handlers", "cases", "orelse", "finalbody"):
+                yield from _import_statements(getattr(node, block, ()))
 
 
 @cache

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from maskcast.digest import digest_json, digest_tree, sha256_of
-from maskcast.plugins import UNION_MODULES, plugin_files
+from maskcast.digest import digest_json, digest_tree
+from maskcast.runner.code_digests import code_digest
 
 _known: ContextVar[Mapping[Path, str]] = ContextVar("maskcast_digests", default={})  # noqa: B039 - is not changed
 
@@ -28,19 +28,20 @@ def input_digest(path: Path) -> str:
     return _known.get().get(path) or digest_tree(path)
 
 
-def fingerprint(params: BaseModel, **inputs: Path | None) -> str:
-    """Returns a digest (32 hex digits) of params, contents of inputs (without None), and packages with plugins.
+def fingerprint(module: str, params: BaseModel, **inputs: Path | None) -> str:
+    """Returns a digest (32 hex digits) of params, contents of inputs (without None), and the code of a stage.
 
-    Packages of plugins count because a training must not resume after its loss, for example, was changed.
+    Code counts because a training that is resumed with changed code is neither commit's.
+
+    Args:
+        module: full name of the stage's module; what it imports counts, too, with the packages of plugins.
+        params: params of the stage.
+        **inputs: input paths by port.
     """
+    return digest_json([inputs_digest(params, **inputs), code_digest(module)])
+
+
+def inputs_digest(params: BaseModel, **inputs: Path | None) -> str:
+    """Returns a digest (32 hex digits) of params and contents of inputs (without None)."""
     digests = {name: input_digest(path) for name, path in inputs.items() if path is not None}
-    parts = {"params": params.model_dump(mode="json")} | digests
-    if plugins := plugin_digests():
-        parts["plugins"] = plugins
-    return digest_json(parts)
-
-
-def plugin_digests() -> dict[str, str]:
-    """Returns the sha256 of each Python file of the packages with plugins."""
-    files = {place: path for module in UNION_MODULES.values() for place, path in plugin_files(module).items()}
-    return {place: sha256_of(path) for place, path in files.items()}
+    return digest_json({"params": params.model_dump(mode="json")} | digests)

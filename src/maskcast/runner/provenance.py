@@ -10,15 +10,15 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from maskcast import __version__
-from maskcast.digest import DATA_HASH, DVC_HASH, digest_json, digest_tree, is_clip_store, stamp_tree
+from maskcast.digest import DATA_HASH, DVC_HASH, digest_json, digest_tree, is_clip_store, sha256_of, stamp_tree
 from maskcast.errors import MaskcastError
 from maskcast.installation import CLONE, git, version_and_commit
 from maskcast.params import flatten, params_hash
-from maskcast.plugins import plugin_packages
+from maskcast.plugins import UNION_MODULES, plugin_files, plugin_packages
 from maskcast.reading import pluralize
 from maskcast.redaction import redacted
+from maskcast.runner.code_digests import code_digest
 from maskcast.runner.dvc_lock import dvc_hashes, locked_stages, params_of_data
-from maskcast.runner.fingerprint import plugin_digests
 from maskcast.runner.stage import running_name
 
 CODE = "maskcast.code"  # tag of a run: version and commit of maskcast, if it did not run in a clone of it
@@ -48,6 +48,7 @@ class Origin:
         inputs: its inputs by port.
         facts: facts about the run (see ``run_tags``).
         stamps: a value for each input that changes when its files change.
+        code: digest of the stage's code.
     """
 
     stage: str
@@ -55,12 +56,14 @@ class Origin:
     inputs: Mapping[str, Path]
     facts: Mapping[str, str]
     stamps: Mapping[str, str]
+    code: str
 
     @classmethod
     def of(cls, stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> "Origin":
         """Collects the provenance; to be called before the work begins."""
         stamps = {name: stamp_tree(path) for name, path in inputs.items()}
-        return cls(stage, params, inputs, run_tags(stage, params, inputs), stamps)
+        code = code_digest(f"maskcast.stages.{stage}")
+        return cls(stage, params, inputs, run_tags(stage, params, inputs), stamps, code)
 
     @property
     def name(self) -> str:
@@ -69,8 +72,8 @@ class Origin:
 
     @property
     def digest(self) -> str:
-        """Digest (16 hex digits) of stage, params and inputs, equal for equal runs."""
-        parts = [self.name, self.facts["maskcast.params_hash"], *sorted(self.data.items())]
+        """Digest (16 hex digits) of stage, params, inputs and code, equal for equal runs."""
+        parts = [self.name, self.facts["maskcast.params_hash"], *sorted(self.data.items()), self.code]
         return digest_json(parts, 16)
 
     @property
@@ -140,7 +143,9 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
         # JSON has no dates, which YAML has.
         **{f"{DATA_PARAMS}{k}": json.dumps(v, default=str) for k, v in params_of_data(locked, inputs).items()},
     }
-    if digests := plugin_digests():
+    files = {place: path for module in UNION_MODULES.values() for place, path in plugin_files(module).items()}
+    if files:
+        digests = {place: sha256_of(path) for place, path in files.items()}
         packages = [f"{name} {version}" for name, version in plugin_packages().items()]
         tags[PLUGINS] = f"{', '.join(packages)}; files {digest_json(digests, 16)}"
     if not Path.cwd().is_relative_to(CLONE):

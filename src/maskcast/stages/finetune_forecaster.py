@@ -105,7 +105,7 @@ def finetuning(
         train=train,
         labelled=[labelled_frames(store, clip) for clip in train],
         masker=masker_for(model, masker, store),
-        fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker, pretrained=pretrained),
+        fingerprint=fingerprint(__name__, params, clips=clips, masks=masks, masker=masker, pretrained=pretrained),
     )
     if reinitialized:
         _choose_start(task)

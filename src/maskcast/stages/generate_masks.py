@@ -56,7 +56,8 @@ def generate_masks(
     ``meta["consistent_frames"]`` is the number of frames over which classes were made consistent,
     ``meta["generate_masks"]`` all params, ``meta["masker"]`` the digest of the masker, and ``meta["arithmetic"]``
     the arithmetic that ran, e.g. ``fp32 on cpu``. A killed run resumes after the last finished clip, with the same
-    bytes as a result; clips that were masked in another arithmetic, as on another device, are masked again.
+    bytes as a result; clips that were masked by other code, or in another arithmetic, as on another device, are
+    masked again.
 
     Args:
         clips: clip store.
@@ -79,7 +80,8 @@ def generate_masks(
     from maskcast.models.base import all_devices
     from maskcast.models.segmentation.table import load_masker
     from maskcast.progress import say
-    from maskcast.runner.fingerprint import fingerprint
+    from maskcast.runner.code_digests import code_digest
+    from maskcast.runner.fingerprint import inputs_digest
     from maskcast.runner.outputs import resume_dir
 
     store = ClipStore(clips)
@@ -91,13 +93,13 @@ def generate_masks(
     consistent_frames = params.consistent_frames
     if consistent_frames == "things":
         consistent_frames = CONTEXT_FRAMES if all_things(maps, store) else None
-    name = fingerprint(params, clips=clips, masker=masker)
     meta = params.model_dump(include={"confidence_levels", "precision"})
-    meta |= {"masks": name, "consistent_frames": consistent_frames}
+    meta |= {"masks": inputs_digest(params, clips=clips, masker=masker), "consistent_frames": consistent_frames}
     meta |= {MASKER: digest_tree(masker), PARAMS: params.model_dump(mode="json")}
     devices = all_devices()
     meta["arithmetic"] = performed(devices[0], params.precision)
-    finished = FinishedClips(resume_dir(masks), digest_json([name, meta["arithmetic"]]))
+    key = digest_json([meta["masks"], meta["arithmetic"], code_digest(__name__)])
+    finished = FinishedClips(resume_dir(masks), key)
     propagator = None
     if params.propagated is not None:
         propagator = LabelPropagator(store, maps, params.propagated, params.confidence_levels)

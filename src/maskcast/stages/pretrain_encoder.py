@@ -58,7 +58,7 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
         say("encoder: not trained (method none)")
         return
     frames = open_frames(unlabeled, resume_dir(encoder))
-    task = encoder_task(frames, params, fingerprint(params, unlabeled=unlabeled))
+    task = encoder_task(frames, params, fingerprint(__name__, params, unlabeled=unlabeled))
     _report_views(task, resume_dir(encoder) / "views.png")
     start, trained = deepcopy(task.encoder), task.encoder
     meta: dict[str, Any] = {"method": params.method.name}

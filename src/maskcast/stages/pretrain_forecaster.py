@@ -101,7 +101,7 @@ def pretraining(
         train=train,
         labelled=[known.known_frames(clip) for clip in train],
         masker=masker_for(model, masker, store),
-        fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker),
+        fingerprint=fingerprint(__name__, params, clips=clips, masks=masks, masker=masker),
     )
     without_frames = f", {len(without_frames_clips)} of them masks without frames" if without_frames_clips else ""
     left_out_text = f"; {left_out} left out, below min_confidence {params.min_confidence:g}" if left_out else ""

@@ -37,7 +37,7 @@ def train_detector(
     from maskcast.training.tasks.detection import DetectorTask
 
     data = DetectionSet(dataset)
-    task = DetectorTask(data, params, encoder, fingerprint(params, dataset=dataset, encoder=encoder))
+    task = DetectorTask(data, params, encoder, fingerprint(__name__, params, dataset=dataset, encoder=encoder))
     meta: dict[str, Any] = {"classes": list(data.classes), "original_ids": list(data.original_ids)}
     if task.pretrained is not None:
         meta["encoder_weights"] = task.pretrained.record

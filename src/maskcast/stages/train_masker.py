@@ -65,7 +65,9 @@ def train_masker(
 
     store = ClipStore(clips)
     start = None if params.anew else start
-    key = fingerprint(params, clips=clips, encoder=encoder, start=start, masks=masks, unlabeled=unlabeled)
+    key = fingerprint(
+        __name__, params, clips=clips, encoder=encoder, start=start, masks=masks, unlabeled=unlabeled
+    )
     task = segmentation_task(store, params, key, encoder, start, masks, unlabeled)
     if LOOKBACK in store.meta:
         say(

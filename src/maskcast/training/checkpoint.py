@@ -25,8 +25,8 @@ class Checkpoints:
 
     Args:
         folder: where the checkpoint lies; it survives the run (``runner.outputs.resume_dir``).
-        fingerprint: identifies all that the run depends on (params, data); a checkpoint with another fingerprint
-            is discarded.
+        fingerprint: identifies all that the run depends on (params, data, code); a checkpoint with another
+            fingerprint is discarded.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
@@ -48,7 +48,7 @@ class Checkpoints:
         if not path.exists() or not owner.exists():
             return None
         if not self._is_of_this_run(owner):
-            say(f"{self.folder}: checkpoint of a run with other params, data or plugins; starting from scratch")
+            say(f"{self.folder}: checkpoint of a run with other params, data or code; starting from scratch")
             return None
         with open_file(path, "checkpoint", self._remedy) as file, parsing(path, "a checkpoint", self._remedy):
             with zipfile.ZipFile(file) as archive:  # PyTorch writes a CRC-32 of each record, but does not check it

@@ -16,7 +16,7 @@ class Task(ABC):
     model: "nn.Module"
     """What is trained."""
     fingerprint: str
-    """Identifies params and data; a checkpoint with another fingerprint is not resumed."""
+    """Identifies params, data and code; a checkpoint with another fingerprint is not resumed."""
     monitor: str | None = None
     """The metric of ``validate`` that chooses the best weights (higher is better); None keeps the last."""
     burn_in_steps: int = 0

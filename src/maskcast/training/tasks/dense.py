@@ -36,7 +36,7 @@ class DenseTask(Task):
         params: of the stage.
         method: the one in ``params``.
         network: the one in ``params``.
-        fingerprint: identifies params and data.
+        fingerprint: identifies params, data and code.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class EncoderTask(Task):
         frames: training data.
         params: of the stage.
         method: the one in ``params``.
-        fingerprint: identifies params and data.
+        fingerprint: identifies params, data and code.
     """
 
     same_each_step = True

@@ -47,7 +47,7 @@ class SegmentationTask(Task):
     Args:
         store: the clips.
         params: of the stage.
-        fingerprint: identifies params and data.
+        fingerprint: identifies params, data and code.
         encoder: folder that ``pretrain_encoder`` wrote, with weights to start from.
         start: folder that ``train_masker`` wrote, with weights to start from.
         generated: masks that ``generate_masks`` wrote for the unlabelled clips, to learn from.
