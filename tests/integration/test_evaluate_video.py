@@ -81,6 +81,7 @@ def test_masks_are_scored_shown_and_registered(made: dict[str, Path], tmp_path: 
     assert (report / "per_clip.csv").read_text().startswith("clip,jaccard,flicker,mvc8,j,f,j_and_f,jaccard_base,")
     page = (tmp_path / "out/page.html").read_text()
     size = "All scores are at 32x48 (height x width), the size of the clips."
+    assert "<p>Scored on: val, 2 clips.</p>" in page
     assert size in page and size in (report / "README.md").read_text() and record["size"] == [32, 48]
     assert page.count('type="range"') == 2 and "compared with its base +0." in page
     assert "film.webp, 22 of 22 frames of val_" in page

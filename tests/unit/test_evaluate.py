@@ -258,6 +258,9 @@ def test_the_page_says_in_how_many_clips_the_best_baseline_is_beaten(tmp_path: P
     less = f"{compared[0].interval[0] - 1:+.3f}"
     assert f"above it in 0 of 1 clip; the mean difference is {less}." in text
     assert "Clip by clip: how certain the differences are" in text and "not the seed of the training" in text
+    assert "<p>Scored on: val, 1 clip, 11 generated masks seen, 11 forecast.</p>" in text
+    assert '">Jaccard, frame 22</th>' in text and "<dt>Jaccard, frame 22: jaccard_last</dt>" in text
+    assert "<dt>COCO AP: coco_&lt;name&gt;</dt>" in text and "<dt>jaccard_h&lt;n&gt;</dt>" in text
     assert "the mark the best baseline, persistence" in text  # the first of those that score alike
     assert "0.367 below</strong> the best baseline" in text
     means = evaluated.scores["forecaster"].mean(), evaluated.scores["persistence"].mean()

@@ -67,10 +67,12 @@ def test_the_foreground_stands_beside_what_the_background_lifts(tmp_path: Path) 
 def test_scores_of_clips_that_selected_the_epochs_are_told(tmp_path: Path, split: str, told: int) -> None:
     results = write_results(tmp_path / "results")
     (results / "report").mkdir()
-    (results / "report/evaluation.json").write_text(json.dumps({"split": split, "size": [80, 120]}))
+    record = {"split": split, "size": [80, 120], "context": "true", "context_frames": 11, "horizon": 2}
+    (results / "report/evaluation.json").write_text(json.dumps(record))
     line = "These clips selected the epochs, too; expect slightly less on new clips."
+    condition = f"scored on: {split}, 20 clips, 11 true masks seen, 2 forecast"
     lines = summary(results).splitlines()
-    assert lines.count(line) == told
+    assert lines.count(line) == told and lines.count(condition) == 1
     assert " clips at 80x120, macro Jaccard of frame" in lines[0]
 
 

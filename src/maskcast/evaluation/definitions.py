@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from maskcast.reading import pluralize
+
 IOU = 0.5  # at which boxes are matched for the f1 of an image
 MASKS = {
     "jaccard": "macro Jaccard (mIoU): one confusion matrix over all frames of all clips; mean over the classes "
@@ -112,6 +114,24 @@ _EXPANDED = {
     "AP of an image": (),
     "f1 of an image": (),
 }
+
+
+def condition(
+    split: str, clips: int, context: str | None = None, context_frames: int = 0, horizon: int = 0
+) -> str:
+    """Returns what was scored, in a few words: `test, 8 clips, 11 true masks seen, 11 forecast`.
+
+    Args:
+        split: of the clips.
+        clips: number of clips.
+        context: kind of the masks that a forecaster saw, `true` or `generated`; None if nothing was forecast.
+        context_frames: number of these masks.
+        horizon: number of forecast frames.
+    """
+    facts = [split, pluralize(clips, "clip")]
+    if context is not None:
+        facts += [f"{pluralize(context_frames, f'{context} mask')} seen", f"{horizon} forecast"]
+    return ", ".join(facts)
 
 
 def score_names(definitions: Mapping[str, str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from maskcast.data.clip_store.frame_index import in_batches
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.evaluation.definitions import condition
 from maskcast.evaluation.futures import Future, score_futures
 from maskcast.evaluation.masker import MaskerScores, score_masker
 from maskcast.evaluation.scores import ForecastScores, track_cost
@@ -165,6 +166,12 @@ class ForecastEvaluation:
             "mask store": self.generated.digest,
             **({"how the data were read": "; ".join(notes)} if notes else {}),
         }
+
+    @property
+    def condition(self) -> str:
+        """What is scored, in a few words."""
+        seen = self.context, self.context_frames, self.horizon
+        return condition(self.clips[0].split, len(self.clips), *seen)
 
     @property
     def videos(self) -> dict[str, str]:

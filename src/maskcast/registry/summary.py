@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
+from maskcast.evaluation.definitions import condition
 from maskcast.reading import pluralize, read_json, validated
 from maskcast.registry.store import CHAMPION, PIPELINE, Registry
 from maskcast.report.tables import format_table
@@ -65,6 +66,7 @@ def summary(results: Path) -> str:
     title = f"macro Jaccard of frame {frames[-1]} (last) and of frames {frames[0]} to {frames[-1]} (mean)"
     lines = [
         format_table(["", *columns.values()], rows, f"{pluralize(int(scores['clips']), 'clip')}{size}, {title}"),
+        *_condition(facts, int(scores["clips"])),
         "",
     ]
     sentence = textwrap.wrap(gain(scores, frames[-1]), shutil.get_terminal_size().columns)
@@ -97,6 +99,14 @@ def _verdict(results: Path) -> list[str]:
         f"compares {score}{column}{': ' if compared else ''}{', '.join(compared)}."
     )
     return textwrap.wrap(text, shutil.get_terminal_size().columns)
+
+
+def _condition(facts: Mapping[str, Any], clips: int) -> list[str]:
+    """Returns a line on what was scored; none if that is unknown."""
+    if not {"split", "context", "context_frames", "horizon"} <= facts.keys():
+        return []
+    seen = facts["context"], facts["context_frames"], facts["horizon"]
+    return [f"scored on: {condition(facts['split'], clips, *seen)}"]
 
 
 def _selection(facts: Mapping[str, Any]) -> list[str]:

@@ -15,18 +15,19 @@ from maskcast.report.tables import csv_number, format_score, markdown, write_csv
 
 NO_FOREGROUND = "no true mask has foreground, so Jaccard is undefined (n/a)"
 HEADLINE = {
-    "jaccard_last": "Jaccard {judged}",
+    "jaccard_last": "Jaccard, frame {judged}",
     "jaccard_last_no_background": "without background",
-    "jaccard_last_absent_zero": "absent = 0",
-    "jaccard_mean": "mean {first}-{last}",
-    "j_and_f": "J&F {first}-{last}",
-    "accuracy_last": "accuracy",
-    "dice_last": "Dice",
+    "jaccard_last_absent_zero": "absent classes as 0",
+    "jaccard_mean": "Jaccard, frames {first}-{last}",
+    "j_and_f": "J&F, frames {first}-{last}",
+    "accuracy_last": "accuracy, frame {judged}",
+    "dice_last": "Dice, frame {judged}",
     "coco_AP": "COCO AP",
     "calibration_error": "calibration error",
-    "seconds_per_clip": "s / clip",
-    "peak_memory_mib": "MiB",
+    "seconds_per_clip": "s per clip",
+    "peak_memory_mib": "peak MiB",
 }
+DEFINED_AS = {"coco_AP": "coco_<name>"}  # name of the definition, where it is not that of the score
 DIGITS = {"peak_memory_mib": 0}
 
 
@@ -40,12 +41,26 @@ def meanings(futures: int) -> dict[str, str]:
     return definitions(futures) | FORECASTS_DAVIS
 
 
-def score_table(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows of the table of scores, one row per forecaster."""
+def meanings_by_header(evaluation: ForecastEvaluation) -> dict[str, str]:
+    """Returns the definitions of all scores; those of a column of the table are found by its header, too."""
+    headers = {DEFINED_AS.get(key, key): text for key, text in _headers(evaluation.scores).items()}
+    return {
+        f"{headers[name]}: {name}" if name in headers else name: text
+        for name, text in meanings(evaluation.futures).items()
+    }
+
+
+def _headers(scores: Mapping[str, ForecastScores]) -> dict[str, str]:
+    """Returns the headers of the table of scores, by name of the score."""
     first = next(iter(scores.values()))
     numbers = first.frame_numbers
     frames = {"first": numbers[0], "last": numbers[-1], "judged": numbers[first.last]}
-    header = ["forecaster", *(text.format(**frames) for text in HEADLINE.values())]
+    return {key: text.format(**frames) for key, text in HEADLINE.items()}
+
+
+def score_table(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[list[str]]]:
+    """Returns header and rows of the table of scores, one row per forecaster."""
+    header = ["forecaster", *_headers(scores).values()]
     rows = []
     for name, each in scores.items():
         numbers_by_name = each.table()  # takes a while for many clips
@@ -115,7 +130,7 @@ def _write_readme(path: Path, evaluation: ForecastEvaluation, comparisons: Seque
         rows = [each.table_row for each in comparisons]
         lines += ["## Clip by clip", "", markdown(CLIP_BY_CLIP, rows), EXPLANATION, ""]
     lines += ["## What the scores mean", ""]
-    lines += [f"- `{name}`: {text}." for name, text in meanings(evaluation.futures).items()]
+    lines += [f"- `{name}`: {text}." for name, text in meanings_by_header(evaluation).items()]
     lines += ["", "In `metrics`, a baseline's scores end in its name."]
     if "rigid_body" in evaluation.scores:
         lines += ["`rigid_body` uses CLEVRER's camera and physics, which trained forecasters do not have."]

@@ -19,7 +19,7 @@ from maskcast.report.charts import line_chart
 from maskcast.report.clip_by_clip import EXPLANATION, HEADER, ClipComparison, comparison_sentence
 from maskcast.report.clip_player import draw_sprite, legend, player
 from maskcast.report.confusions import confusions
-from maskcast.report.evaluation_files import NO_FOREGROUND, meanings, score_table
+from maskcast.report.evaluation_files import NO_FOREGROUND, meanings_by_header, score_table
 from maskcast.report.paint import ERRORS
 from maskcast.report.pictures import classes_shown
 from maskcast.report.tables import format_score
@@ -54,7 +54,7 @@ def show_evaluation(
         report_section("Confidence", _confidence(scores[FORECASTER]))
     report_section("Learning curves", _learning(curves))
     report_section("Timing", _timing(scores, evaluation.device))
-    report_section("What the scores mean", definition_list(meanings(evaluation.futures)))
+    report_section("What the scores mean", definition_list(meanings_by_header(evaluation)))
 
 
 def _scores(evaluation: ForecastEvaluation, compared: list[ClipComparison]) -> Html:
@@ -83,6 +83,7 @@ def _scores(evaluation: ForecastEvaluation, compared: list[ClipComparison]) -> H
     facts = element("ul", *(element("li", f"{name}: {value}") for name, value in evaluation.facts.items()))
     parts = [
         lead,
+        element("p", f"Scored on: {evaluation.condition}."),
         table("Scores of the forecaster and of the baselines", header, [[_words(n), *r] for n, *r in rows]),
     ]
     if "masker_jaccard" in flat:

@@ -11,7 +11,7 @@ import numpy as np
 
 from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.clip_store.reader import Clip
-from maskcast.evaluation.definitions import AMODAL_VIDEOS, DAVIS, FOREGROUND, VIDEOS
+from maskcast.evaluation.definitions import AMODAL_VIDEOS, DAVIS, FOREGROUND, VIDEOS, condition
 from maskcast.evaluation.forecasts import selection_note, size_note
 from maskcast.evaluation.metrics import foreground_text
 from maskcast.evaluation.paired import paired_difference
@@ -155,7 +155,12 @@ def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
     elif "flicker_ratio" in flat and "jaccard_gain" in flat:
         lead += f"; compared with its base {flat['jaccard_gain']:+.4f} in Jaccard"
         lead += f" and {flat['flicker_ratio']:.2f} times its flicker"
-    parts = [element("p", element("strong", f"{lead}.")), table("Scores of all clips", header, rows)]
+    scored = condition(evaluation.chosen[0].split, len(evaluation.chosen))
+    parts = [
+        element("p", element("strong", f"{lead}.")),
+        element("p", f"Scored on: {scored}."),
+        table("Scores of all clips", header, rows),
+    ]
     notes = (_size_note(evaluation), selection_note(evaluation.chosen[0].split))
     parts += [element("p", note) for note in notes if note]
     if gained:
