@@ -1,5 +1,6 @@
 """The clip store: what is written is read back, and everything broken is said in one line."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -9,6 +10,8 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,6 +224,26 @@ def test_shards_roll_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(list((tmp_path / "s").glob("frames-*.npy"))) == 3
     for k, clip in enumerate(store.clips):
         np.testing.assert_array_equal(store.frames(clip), FRAMES + k)
+
+
+def test_shards_are_hashed_while_others_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskcast.data.clip_store.shards.SHARD_BYTES", FRAMES.nbytes + 1)
+    hashed: SimpleQueue[str] = SimpleQueue()
+    file_digest = hashlib.file_digest
+
+    def noted(file: Any, function: str) -> Any:
+        hashed.put(Path(file.name).name)
+        return file_digest(file, function)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    with writer(tmp_path / "s") as w:
+        for k in range(3):
+            w.add(f"v_{k}", split="train", kind="labelled", frames=FRAMES + k, masks={MASK: MASKS})
+        first = {hashed.get(timeout=300) for _ in range(2)}
+        assert first == {"frames-00000.npy", "frames-00001.npy"}
+    rest = {hashed.get(timeout=300) for _ in range(4)}
+    assert rest == {"frames-00002.npy", "labels-mask-00000.zst", "clips.jsonl", "clips.npy"}
+    ClipStore(tmp_path / "s").verify()
 
 
 def contents(root: Path) -> dict[str, bytes]:

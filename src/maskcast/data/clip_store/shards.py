@@ -1,5 +1,6 @@
 """Appends the layers of clips to the shards of a clip store."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,12 +14,19 @@ SHARD_BYTES = 1 << 30  # few files for S3, yet small enough to fetch again after
 
 
 class FrameShardWriter:
-    """Appends frames to ``frames-<n>.npy`` files; the number of rows is written when a shard is closed."""
+    """Appends frames to ``frames-<n>.npy`` files; the number of rows is written when a shard is closed.
+
+    Args:
+        root: folder of the store.
+        height: of the frames.
+        width: of the frames.
+        on_complete: is called with the name of each complete shard; not of linked ones.
+    """
 
     HEADER = 128  # bytes; fixed, as the header is overwritten when a shard is closed
 
-    def __init__(self, root: Path, height: int, width: int) -> None:
-        self.root, self.row = root, (height, width, 3)
+    def __init__(self, root: Path, height: int, width: int, on_complete: Callable[[str], None]) -> None:
+        self.root, self.row, self._on_complete = root, (height, width, 3), on_complete
         self.shards: dict[str, dict[str, Any]] = {}
         self._linked: dict[Path, str] = {}
         self._file: BinaryIO | None = None
@@ -53,6 +61,7 @@ class FrameShardWriter:
             file.seek(0)
             file.write(header + text.ljust(self.HEADER - 11).encode("ascii") + b"\n")
         self.shards[self._name]["frames"] = self._rows
+        self._on_complete(self._name)
 
     def _new_shard(self, entry: dict[str, Any]) -> str:
         name = f"frames-{len(self.shards):05d}.npy"
@@ -61,10 +70,16 @@ class FrameShardWriter:
 
 
 class LayerShardWriter:
-    """Appends compressed layers to ``<layer>-<n>.zst`` files."""
+    """Appends compressed layers to ``<layer>-<n>.zst`` files.
 
-    def __init__(self, root: Path, layer: str) -> None:
-        self.root, self.stem = root, layer.replace("/", "-")
+    Args:
+        root: folder of the store.
+        layer: name of the layer.
+        on_complete: is called with the name of each complete shard.
+    """
+
+    def __init__(self, root: Path, layer: str, on_complete: Callable[[str], None]) -> None:
+        self.root, self.stem, self._on_complete = root, layer.replace("/", "-"), on_complete
         self.shards: dict[str, dict[str, Any]] = {}
         self._file: BinaryIO | None = None
         self._name, self._bytes = "", 0
@@ -85,5 +100,6 @@ class LayerShardWriter:
     def close(self) -> None:
         """Closes the last shard."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            file.close()
+            self._on_complete(self._name)

@@ -1,6 +1,7 @@
 """Writes a clip store (see ``reader.py`` for the format)."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -57,9 +58,11 @@ class ClipWriter:
         self._columns = ColumnWriter()
         self._lines = (root / LINES_FILE).open("wb")
         self.skipped: list[dict[str, str]] = []
-        self._frames = FrameShardWriter(root, height, width)
+        self._hashing = ThreadPoolExecutor(1, thread_name_prefix="hashing")
+        self._hashes: dict[str, Future[str]] = {}
+        self._frames = FrameShardWriter(root, height, width, self._hash)
         self._layers = {
-            layer: LayerShardWriter(root, layer)
+            layer: LayerShardWriter(root, layer, self._hash)
             for layer in [layer_of(name) for layer_of in (masks_layer, confidence_layer) for name in self.maps]
         }
 
@@ -67,11 +70,14 @@ class ClipWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with ExitStack() as shards:  # close all, even if the disk is full for one
-            for end in (self._frames.close, self._lines.close, *(one.close for one in self._layers.values())):
-                shards.callback(end)
-        if kind is None:
-            self._write_index()
+        try:
+            with ExitStack() as shards:  # close all, even if the disk is full for one
+                for end in (self._frames.close, self._lines.close, *(one.close for one in self._layers.values())):
+                    shards.callback(end)
+            if kind is None:
+                self._write_index()
+        finally:
+            self._hashing.shutdown(cancel_futures=True)
 
     def add(
         self,
@@ -131,15 +137,21 @@ class ClipWriter:
         """Records in the index that an item was left out, and why."""
         self.skipped.append({"item": item, "reason": reason})
 
+    def _hash(self, name: str) -> None:
+        """Starts to hash a complete file while further ones are written, which leaves little for the end."""
+        self._hashes[name] = self._hashing.submit(sha256_of, self.root / name)
+
     def _write_index(self) -> None:
         counts = self._columns.write(self.root / COLUMNS_FILE)
+        for name in (LINES_FILE, COLUMNS_FILE):
+            self._hash(name)
         shards: dict[str, dict[str, Any]] = {LINES_FILE: {}, COLUMNS_FILE: {}}
         shards |= self._frames.shards
         for layer in self._layers.values():
             shards |= layer.shards
         for name, shard in shards.items():
-            if "sha256" not in shard:  # that of a linked shard is known
-                shard |= {"bytes": (self.root / name).stat().st_size, "sha256": sha256_of(self.root / name)}
+            if name in self._hashes:  # that of a linked shard is known
+                shard |= {"bytes": (self.root / name).stat().st_size, "sha256": self._hashes[name].result()}
         (self.root / "README.md").write_text(README, encoding="utf-8")
         index = {
             "format": FORMAT,
