@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -881,6 +882,23 @@ def test_labels_of_a_second_kind_are_said_where_the_first_has_none(
     assert len(warnings) == (said is not None)
     if said is not None:
         assert re.match(said, warnings[0]) and "`maskcast labels import --format " in warnings[0]
+
+
+@pytest.mark.parametrize("png", [(), (2, 3)])
+def test_a_label_file_is_read_once_or_twice_if_it_is_large(
+    png: Sequence[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled_twice(tmp_path, coco=(0, 1), labelme=(), png=png)
+    opened, open_file = list[Any](), os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *rest, **more: opened.append(path) or open_file(path, *rest, **more)
+    )
+    small = inspect_folder(tmp_path)
+    assert opened.count(tmp_path / "coco.json") == 1
+    monkeypatch.setattr("maskcast.data.inspection.label_kinds.KEPT_BYTES", 0)
+    large = inspect_folder(tmp_path)
+    assert opened.count(tmp_path / "coco.json") == 1 + 2
+    assert (small.source, small.warnings) == (large.source, large.warnings)
 
 
 @pytest.mark.parametrize("form", UNREAD)

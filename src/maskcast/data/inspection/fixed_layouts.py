@@ -10,8 +10,8 @@ from maskcast.data.inspection.clip_length import set_clip_length
 from maskcast.data.inspection.families import MASK_WORDS
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.image_groups import find_video_files
+from maskcast.data.inspection.label_kinds import LabelFiles
 from maskcast.data.inspection.measuring import MAX_MEASURED, measure_frames
-from maskcast.data.inspection.unsupported_labels import unsupported_labels_text
 from maskcast.data.sources.clevrer import FRAME_RATE
 from maskcast.data.sources.competition import FRAME, SETS, find_root
 from maskcast.data.sources.green_log import LOG
@@ -20,12 +20,12 @@ from maskcast.data.video_files.timing import Timing, read_timing
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.progress import track
-from maskcast.reading import load_memmap, pluralize, read_file
+from maskcast.reading import load_memmap, pluralize
 
 MAX_CLASSES = 49
 
 
-def inspect_videos(raw: Path) -> Findings:
+def inspect_videos(raw: Path, label_files: LabelFiles) -> Findings:
     """Returns the findings about a folder of videos without labels."""
     found = Findings("videos without masks", {"layout": "videos"}, trainable=False)
     masks, timings = list[str](), dict[str, Timing]()
@@ -42,9 +42,9 @@ def inspect_videos(raw: Path) -> Findings:
             f"{masks[0]} is named like a mask, but masks are read from images, so it counts as one more video. "
             "`ffmpeg -i VIDEO %05d.png` makes images of it"
         )
-    if (boxes := find_box_file(raw)) is not None:
+    if (boxes := label_files.find_boxes()) is not None:
         found.warnings.append(f"{boxes.name} is not read: a masker learns from masks, and these are boxes")
-    elif (unread := unsupported_labels_text(raw)) is not None:
+    elif (unread := label_files.not_read_text()) is not None:
         found.warnings.append(unread)
     measure_frames(found, {name: SequencePaths(video=raw / name) for name in found.sequences})
     if found.sequences:
@@ -126,15 +126,3 @@ def green_screen_evidence(raw: Path) -> str | None:
         return "videos and backgrounds"
     logs = (path for path in list_files(raw, ".json") if path.name == LOG)
     return next((log.relative_to(raw).as_posix() for log in logs), None)
-
-
-def find_box_file(raw: Path) -> Path | None:
-    """Returns a file with boxes of Pascal VOC or COCO below a folder, or None."""
-    for path in list_files(raw, ".xml"):
-        if b"<bndbox" in read_file(path):
-            return path
-    for path in list_files(raw, ".json"):
-        content = read_file(path)
-        if all(key in content for key in (b'"images"', b'"annotations"', b'"categories"', b'"bbox"')):
-            return path
-    return None

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from maskcast.data.inspection.families import is_named_as_masks
 from maskcast.data.inspection.findings import MIN_CONTEXT
@@ -15,7 +14,7 @@ from maskcast.data.inspection.image_selection import (
     mask_like_frames,
     video_subsets,
 )
-from maskcast.data.inspection.label_formats import find_label_files
+from maskcast.data.inspection.label_kinds import LabelFiles
 from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
 from maskcast.reading import pluralize
 
@@ -77,12 +76,12 @@ class SortedImages:
         return [*lines, *(f"{pluralize(len(one.files), 'image')} left out: {text}" for one, text in why)]
 
 
-def sort_images(raw: Path, groups: Sequence[ImageGroup], *, has_videos: bool) -> SortedImages:
+def sort_images(groups: Sequence[ImageGroup], label_files: LabelFiles, *, has_videos: bool) -> SortedImages:
     """Returns the images of a folder by what they are.
 
     Args:
-        raw: the folder.
         groups: all groups of its images.
+        label_files: its label files.
         has_videos: whether it has videos as well.
     """
     derived = derived_images(groups, has_videos)
@@ -95,7 +94,7 @@ def sort_images(raw: Path, groups: Sequence[ImageGroup], *, has_videos: bool) ->
         [one for one in groups if one.are_masks == kind and not one.read_error] for kind in (False, True)
     )
     drawn = mask_like_frames(masks, frames)
-    if not frames and not has_videos and find_label_files(raw) is not None:  # the masks are in these
+    if not frames and not has_videos and label_files.by_format:  # the masks are in these
         drawn = [one for one in masks if not is_named_as_masks((*one.parts, one.name_suffix))]
     frames, masks = [*frames, *drawn], _without(masks, drawn)
     stills = [one for one in frames if has_videos and len(one.files) < 2 * MIN_CONTEXT]

@@ -10,7 +10,6 @@ from maskcast.data.archives.unpack import is_archive
 from maskcast.data.inspection.clip_length import cover_horizon
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.fixed_layouts import (
-    find_box_file,
     green_screen_evidence,
     inspect_clevrer,
     inspect_competition,
@@ -30,14 +29,13 @@ from maskcast.data.inspection.image_selection import (
     select_class_masks,
 )
 from maskcast.data.inspection.label_files import inspect_label_files
-from maskcast.data.inspection.label_formats import find_label_files
+from maskcast.data.inspection.label_kinds import LabelFiles
 from maskcast.data.inspection.mask_values import add_mask_values
 from maskcast.data.inspection.measuring import measure_frames
 from maskcast.data.inspection.other_labels import other_labels_warnings
 from maskcast.data.inspection.pair_masks import NoSequenceError, pair_masks
 from maskcast.data.inspection.photographs import one_sequence_per_image, photographs_reason
 from maskcast.data.inspection.propose_splits import propose_splits
-from maskcast.data.inspection.unsupported_labels import find_panoptic_file, unsupported_labels_text
 from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen, widen_frames, widen_levels
 from maskcast.data.masks.rules import has_colours
 from maskcast.data.mirror_swaps import find_sides
@@ -69,9 +67,9 @@ def inspect_folder(raw: Path) -> Findings:
             "--pipeline video`, set fetch_dataset.uri there to this folder and remove figures from "
             "prepare_clips.source (docs/green-screen.md)"
         )
-    groups, videos = find_image_groups(raw), find_video_files(raw)
-    images = sort_images(raw, groups, has_videos=bool(videos))
-    if images.blurred and not images.masks and find_label_files(raw) is None:
+    groups, videos, label_files = find_image_groups(raw), find_video_files(raw), LabelFiles(raw)
+    images = sort_images(groups, label_files, has_videos=bool(videos))
+    if images.blurred and not images.masks and not label_files.by_format:
         one, twin = next(iter(images.blurred.items()))
         raise MaskcastError(
             f"{raw}: {one.folder} is named like masks and has the file names of {twin.folder}, but has as many "
@@ -85,7 +83,7 @@ def inspect_folder(raw: Path) -> Findings:
             have = f"{pluralize(len(images.masks), 'folder')} of masks, and no frames"
         have += f" ({others}: save them as PNG, or unpack them)" if (others := unsupported_files_text(raw)) else ""
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
-    found = _inspect_groups(raw, images.frames, select_class_masks(images.masks), videos)
+    found = _inspect_groups(label_files, images.frames, select_class_masks(images.masks), videos)
     found.warnings[:0] = images.left_out(found.source["layout"])
     _add_mirror_swaps(found)
     return found
@@ -111,18 +109,19 @@ def _add_mirror_swaps(found: Findings) -> None:
 
 
 def _inspect_groups(
-    raw: Path, frames: list[ImageGroup], masks: list[ImageGroup], videos: list[tuple[str, ...]]
+    label_files: LabelFiles, frames: list[ImageGroup], masks: list[ImageGroup], videos: list[tuple[str, ...]]
 ) -> Findings:
+    raw = label_files.raw
     if not frames and (both := find_mask_video(videos)) is not None:
         raise MaskcastError(
             f"{raw}: {both[0]} is named like the masks of {both[1]}, but masks are read from images: if "
             f"compression kept its values, extract its images (`ffmpeg -i {both[0]} -start_number 0 "
             f"{PurePosixPath(both[0]).with_suffix('')}/%05d.png`); then move it away"
         )
-    if not masks and (given := find_label_files(raw)) is not None:
-        found = inspect_label_files(raw, *given, guess_patterns(frames, videos, []), frames)
+    if not masks and label_files.by_format:
+        found = inspect_label_files(label_files, guess_patterns(frames, videos, []), frames)
         return _warn_unmatched_videos(raw, found, frames, videos)
-    if not masks and not videos and (boxes := find_box_file(raw)) is not None:
+    if not masks and not videos and (boxes := label_files.find_boxes()) is not None:
         raise MaskcastError(
             f"{boxes}: images with boxes, no videos: they are for the detection pipeline: `maskcast new FOLDER "
             "--pipeline detection`, whose params.yaml you write by hand: fetch_dataset.uri and "
@@ -137,11 +136,11 @@ def _inspect_groups(
             "name, e.g. frames/street/0001.png and masks/street/0001.png"
         )
     if videos and not frames and guess.masks is None:
-        return inspect_videos(raw)
+        return inspect_videos(raw, label_files)
     known = _known_paths(raw, frames, videos)
     if guess.masks is None:
         guess = widen_frames(raw, guess, known)
-    found = _inspect_best_guess(raw, guess, frames, masks, known)
+    found = _inspect_best_guess(label_files, guess, frames, masks, known)
     _warn_unmatched_images(raw, found, [*frames, *masks])
     return _warn_unmatched_videos(raw, found, frames, videos)
 
@@ -153,10 +152,10 @@ def _known_paths(raw: Path, frames: list[ImageGroup], videos: list[tuple[str, ..
 
 
 def _inspect_best_guess(
-    raw: Path, guess: Guess, frames: list[ImageGroup], masks: list[ImageGroup], known: set[Path]
+    label_files: LabelFiles, guess: Guess, frames: list[ImageGroup], masks: list[ImageGroup], known: set[Path]
 ) -> Findings:
     """Returns the findings of the first pattern that reads all masks, else of the one that reads most."""
-    guesses, inner = [guess], guess_in_folders(guess, frames, masks)
+    raw, guesses, inner = label_files.raw, [guess], guess_in_folders(guess, frames, masks)
     with suppress(MaskcastError):  # two files have the same name
         if inner is not None:
             more = len(find_sequences(raw, inner.images)) > len({one.parts for one in frames})
@@ -165,14 +164,14 @@ def _inspect_best_guess(
         guesses[:0] = [each] if (each := guess_in_frames(raw, guess)) is not None else []
     for one in guesses:
         with suppress(NoSequenceError):
-            return _inspect_patterns(raw, one, known, whole=True)
+            return _inspect_patterns(label_files, one, known, whole=True)
     try:
-        return _inspect_patterns(raw, guess, known)
+        return _inspect_patterns(label_files, guess, known)
     except NoSequenceError:
         other = guess_by_names(frames, masks)
         if other is None or other == guess:
             raise
-        return _inspect_patterns(raw, other, known)
+        return _inspect_patterns(label_files, other, known)
 
 
 def _warn_unmatched_images(raw: Path, found: Findings, groups: list[ImageGroup]) -> None:
@@ -230,12 +229,12 @@ def _warn_unmatched_videos(
 
 
 def _inspect_patterns(
-    raw: Path, guess: Guess, known: set[Path], why: str = "", *, whole: bool = False
+    label_files: LabelFiles, guess: Guess, known: set[Path], why: str = "", *, whole: bool = False
 ) -> Findings:
     """Returns the findings for given patterns.
 
     Args:
-        raw: folder of the data.
+        label_files: the label files of the folder.
         guess: the patterns.
         known: the files that may be frames, and their folders.
         why: why the images are photographs, if known.
@@ -244,6 +243,7 @@ def _inspect_patterns(
     Raises:
         MaskcastError: if they are not, or the patterns give no usable source.
     """
+    raw = label_files.raw
     if guess.masks:
         guess = widen_levels(raw, widen(raw, guess), known)
     source: dict[str, object] = {"layout": "frame_folders", "images": guess.images}
@@ -269,7 +269,7 @@ def _inspect_patterns(
             images=one_sequence_per_image(guess.images),
             masks=guess.masks and one_sequence_per_image(guess.masks),
         )
-        return _inspect_patterns(raw, alone, known, why)
+        return _inspect_patterns(label_files, alone, known, why)
     found.add_sequences(footage)
     for name, one in footage.items():
         if given := len(one.masks) - one.masks.count(None):
@@ -277,10 +277,10 @@ def _inspect_patterns(
     if found.labelled:
         add_mask_values(raw, found, footage)
     marked = {name: [path is not None for path in one.masks] for name, one in footage.items()}
-    _warn_unread_labels(raw, found)
+    _warn_unread_labels(label_files, found)
     if found.labelled:
         masks = {name: [*compress(count(), marks)] for name, marks in marked.items()}
-        found.warnings += other_labels_warnings(raw, source, footage, masks)
+        found.warnings += other_labels_warnings(raw, source, footage, masks, label_files)
     measure_frames(found, images)
     places = {name: {path.parent for path in one.masks if path is not None} for name, one in footage.items()}
     propose_splits(raw, found, marked, footage, places)
@@ -297,17 +297,17 @@ def _find_images_and_masks(raw: Path, guess: Guess) -> tuple[Sequences, Sequence
     return without_masks(sequences, masks), masks
 
 
-def _warn_unread_labels(raw: Path, found: Findings) -> None:
+def _warn_unread_labels(label_files: LabelFiles, found: Findings) -> None:
     """Adds a note on labels that are not read as classes, if there are any."""
     if found.labelled:
-        if has_colours(found.source.get("values", {})) and (segments := find_panoptic_file(raw)) is not None:
+        if has_colours(found.source.get("values", {})) and (segments := label_files.find_panoptic()):
             found.warnings.append(
                 f"{segments} is COCO's panoptic form: colours of such masks number segments, not classes. "
                 "Make masks of classes, or one COCO file, of it and run init again (VIPSeg has panomasks)"
             )
-    elif (unread := unsupported_labels_text(raw)) is not None:
+    elif (unread := label_files.not_read_text()) is not None:
         found.warnings.append(unread)
-    elif others := unsupported_files_text(raw):
+    elif others := unsupported_files_text(label_files.raw):
         found.warnings.append(f"{others}, which are not read: save masks as PNG")
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from maskcast.data.inspection.find_class_names import NO_LABEL
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.guess_patterns import Guess
 from maskcast.data.inspection.image_groups import ImageGroup
-from maskcast.data.inspection.label_formats import FORMAT_TITLES
+from maskcast.data.inspection.label_kinds import FORMAT_TITLES, LabelFiles
 from maskcast.data.inspection.label_patterns import across_splits, label_patterns, roboflow_pattern, wider_patterns
 from maskcast.data.inspection.measuring import measure_frames
 from maskcast.data.inspection.other_labels import other_labels_warnings
@@ -23,6 +24,7 @@ from maskcast.data.inspection.photographs import one_sequence_per_image, photogr
 from maskcast.data.inspection.propose_splits import propose_splits
 from maskcast.data.inspection.widening import guess_in_folders
 from maskcast.data.labelling.formats.base import IGNORED, ImportedFrame
+from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.sources.annotations import (
     AnnotationsSource,
     FilesByName,
@@ -30,7 +32,7 @@ from maskcast.data.sources.annotations import (
     gather_labels,
     labelled_frames,
 )
-from maskcast.data.sources.label_pairs import PairedLabels
+from maskcast.data.sources.label_pairs import PairedLabels, ReadFrames
 from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize
@@ -38,21 +40,21 @@ from maskcast.reading import pluralize
 MAX_COUNTED = 60  # frames whose pixels are counted by class
 
 
-def inspect_label_files(
-    raw: Path, form: str, files: Sequence[Path], guess: Guess | None, groups: Sequence[ImageGroup]
-) -> Findings:
+def inspect_label_files(label_files: LabelFiles, guess: Guess | None, groups: Sequence[ImageGroup]) -> Findings:
     """Returns the findings about a folder whose masks are in label files.
 
+    If these have several formats, the one counts that says most about objects.
+
     Args:
-        raw: folder of the data.
-        form: format of the label files.
-        files: label files.
+        label_files: the label files, of which some have masks.
         guess: pattern of the frames.
         groups: images of the frames.
 
     Raises:
         MaskcastError: if the frames have no common pattern, or the files are unreadable or belong to other frames.
     """
+    raw, (form, files) = label_files.raw, next(iter(label_files.by_format.items()))
+    read = cache(lambda file: [*label_files.read(get_format(form), file)])
     images = roboflow_pattern(raw, groups) or (across_splits(raw, guess.images) if guess is not None else None)
     if images is None:
         raise MaskcastError(
@@ -72,12 +74,12 @@ def inspect_label_files(
         found.reasons["empty"] = "null means that an object is absent"
     inner = guess and guess_in_folders(guess, groups, [])
     footage, labels = _gather_best(
-        raw, source, chain([inner.images] if inner else [], wider_patterns(raw, images))
+        raw, source, chain([inner.images] if inner else [], wider_patterns(raw, images)), read
     )
     if why := photographs_reason(footage):
         found.layout, found.photographs = f"photographs, masks in files of {FORMAT_TITLES[form]}", why
         source["images"] = one_sequence_per_image(source["images"])
-        footage, labels = gather_labels(raw, AnnotationsSource(**source), [])
+        footage, labels = gather_labels(raw, AnnotationsSource(**source), [], read)
     known = labelled_frames(labels, source.get("empty", "unlabelled"))
     if not known:
         raise MaskcastError(
@@ -100,16 +102,18 @@ def inspect_label_files(
             f"{pluralize(empty, 'frame')} listed without objects: {what}; set source.empty to background if "
             "somebody has looked at them and nothing is there, else to unlabelled"
         )
-    found.warnings += other_labels_warnings(raw, source, footage, known)
+    found.warnings += other_labels_warnings(raw, source, footage, known, label_files)
     return found
 
 
-def _gather_best(raw: Path, source: dict[str, Any], others: Iterable[str]) -> tuple[FilesByName, PairedLabels]:
+def _gather_best(
+    raw: Path, source: dict[str, Any], others: Iterable[str], read: ReadFrames
+) -> tuple[FilesByName, PairedLabels]:
     """Returns sequences and their labels; sets ``source["images"]`` to the pattern that finds most frames."""
     best, failure = None, None
     for images in chain([str(source["images"])], others):
         try:
-            found = gather_labels(raw, AnnotationsSource(**source | {"images": images}), [])
+            found = gather_labels(raw, AnnotationsSource(**source | {"images": images}), [], read)
         except MaskcastError as error:
             failure = failure or error
             continue

@@ -4,13 +4,13 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path, PurePath
 
 from maskcast.data.frame_names import folded
 from maskcast.data.images import IMAGE_SUFFIXES
-from maskcast.data.inspection.label_formats import FORMAT_TITLES, label_files_by_format, label_format
-from maskcast.data.inspection.unsupported_labels import OTHER, unsupported_labels
+from maskcast.data.inspection.label_kinds import FORMAT_TITLES, OTHER, LabelFiles
 from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.sources.label_pairs import match_frames
 from maskcast.data.sources.patterns import fixed_folder
@@ -32,6 +32,7 @@ def other_labels_warnings(
     source: Mapping[str, object],
     footage: Mapping[str, SequenceFiles],
     labelled: Mapping[str, Collection[int]],
+    label_files: LabelFiles | None = None,
 ) -> list[str]:
     """Returns a line for each kind of labels that names frames without labels, and is not read.
 
@@ -40,6 +41,7 @@ def other_labels_warnings(
         source: the params of the source.
         footage: the sequences.
         labelled: by sequence, the frames that have labels of the kind that is read.
+        label_files: the label files of the folder, as far as their kinds are known.
     """
     missing = {name: {*range(len(one.masks))} - {*labelled.get(name, ())} for name, one in footage.items()}
     missing = {name: frames for name, frames in missing.items() if frames}
@@ -48,13 +50,16 @@ def other_labels_warnings(
     used = str(source.get("format", ""))
     what = f"labels of {FORMAT_TITLES[used]}" if used else "masks"
     lines, folder = list[str](), fixed_folder(str(source["images"]))
-    by_format = _label_files(raw)
+    label_files, by_format = label_files or LabelFiles(raw), dict[str, list[Path]]()
+    with suppress(MaskcastError):  # of a file that is not read
+        by_format |= label_files.by_format
     for form, files in by_format.items():
         if form == used:
             continue
         found: dict[Path, set[tuple[str, int]]] = defaultdict(set)
         with suppress(MaskcastError):  # of a file that is not read
-            for file, frame, match in match_frames(raw, files, get_format(form), footage, folder):
+            read = partial(label_files.read, get_format(form))
+            for file, frame, match in match_frames(raw, files, get_format(form), footage, folder, read):
                 if match is not None and not frame.empty and match[1] in missing.get(match[0], ()):
                     found[file].add(match)
         if found:
@@ -67,16 +72,11 @@ def other_labels_warnings(
                 f"(`maskcast labels import --format {form}`, docs/labels.md)"
             )
     names = _FrameNames(footage, missing)
-    for path, text in unsupported_labels(raw, {*chain.from_iterable(by_format.values())}):
-        place = path.relative_to(raw)
-        if text == OTHER or not any(map(names.is_missing, chain([place], _paths_in(path)))):
-            continue  # statistics, gaze and transcripts also have points, counts and segments
-        if _label_format(path) is None:
-            lines.append(
-                f"{place.as_posix()} {text}. It names frames without {what}: {REMEDY}, "
-                "unless these are predictions"
-            )
-            break
+    for path, text in label_files.not_read():
+        place = path.relative_to(raw)  # statistics, gaze and transcripts also have points, counts and segments
+        if text != OTHER and any(map(names.is_missing, chain([place], _paths_in(path)))):
+            said = f"{text}. It names frames without {what}: {REMEDY}, unless these are predictions"
+            return [*lines, f"{place.as_posix()} {said}"]
     return lines
 
 
@@ -125,16 +125,3 @@ def _paths_in(file: Path) -> Iterator[PurePath]:
         path = PurePath(_BEFORE_PATH.split(text[max(0, match.start() - MAX_PATH) : match.end()])[-1])
         if path.parts:
             yield path
-
-
-def _label_format(path: Path) -> str | None:
-    """Returns the format of a file that other checks know, else None."""
-    with suppress(MaskcastError):
-        return label_format(path)
-    return None
-
-
-def _label_files(raw: Path) -> Mapping[str, list[Path]]:
-    with suppress(MaskcastError):  # of a file that is not read
-        return label_files_by_format(raw)
-    return {}

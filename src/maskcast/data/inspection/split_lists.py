@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from maskcast.data.inspection.label_formats import label_format
+from maskcast.data.inspection.label_kinds import LabelFiles
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.reading import decode_text, read_file, read_json, read_yaml
@@ -170,7 +170,7 @@ def _content_of(path: Path) -> Any:
     """
     with suppress(MaskcastError):  # reported where the file is used
         if path.suffix.lower() == ".json":
-            return read_json(path) if label_format(path) is None else None
+            return None if LabelFiles(path.parent).has_masks(path) else read_json(path)
         return read_yaml(path, "file of splits", "give another", yaml.BaseLoader)
     return None
 

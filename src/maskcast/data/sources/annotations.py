@@ -19,7 +19,7 @@ from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.cutting import LabelledSource, clips, is_labelled, sequence_splits, unused_labels
 from maskcast.data.sources.label_lists import match_label_files, unlisted_warning
-from maskcast.data.sources.label_pairs import PairedLabels, read_labels
+from maskcast.data.sources.label_pairs import PairedLabels, ReadFrames, match_frames, pair_labels
 from maskcast.data.sources.load_window import NO_OBJECT
 from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
 from maskcast.data.sources.sequence_files import (
@@ -113,9 +113,11 @@ class AnnotationsSource(LabelledSource):
 
 
 def gather_labels(
-    raw: Path, source: AnnotationsSource, skipped: list[tuple[str, str]]
+    raw: Path, source: AnnotationsSource, skipped: list[tuple[str, str]], read: ReadFrames | None = None
 ) -> tuple[FilesByName, PairedLabels]:
     """Returns the sequences, and the frames of the label files by sequence; records what is left out in `skipped`.
+
+    ``read`` returns the frames of a label file, where these are known already.
 
     Raises:
         MaskcastError: there are no images or no files, or one is damaged or contradicts the images.
@@ -137,7 +139,9 @@ def gather_labels(
         raise MaskcastError(
             f"{raw}: nothing matches images {source.images!r}{why}; fix source.images or the data set's root"
         )
-    labels = read_labels(raw, files, get_format(source.format), footage, fixed_folder(source.images))
+    form = get_format(source.format)
+    matches = match_frames(raw, files, form, footage, fixed_folder(source.images), read)
+    labels = pair_labels(matches, form.duplicate_remedy)
     for file, unpaired in labels.unpaired.items():
         name = file.relative_to(raw).as_posix()
         skipped.append((name, f"no image of {pluralize(len(unpaired), 'frame')}, first {unpaired[0]}"))

@@ -9,7 +9,7 @@ number: the video is the one that the label file or its path names, else the onl
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -24,6 +24,8 @@ from maskcast.labels import LabelError
 from maskcast.reading import parsing
 
 Parts = tuple[str, ...]
+ReadFrames = Callable[[Path], Iterable[ImportedFrame]]  # of a label file
+Match = tuple[Path, ImportedFrame, tuple[str, int] | None]
 # Label Studio drops the folder of an uploaded file, makes spaces underscores and removes all characters but
 # letters, digits, dots, underscores and hyphens.
 _REMOVED_CHARACTERS = re.compile(r"[^-\w.]")
@@ -45,10 +47,35 @@ class PairedLabels:
     files: dict[str, set[Path]] = field(default_factory=lambda: defaultdict(set))
 
 
-def read_labels(
-    raw: Path, files: Iterable[Path], form: LabelFormat, footage: Mapping[str, SequenceFiles], folder: str
-) -> PairedLabels:
-    """Reads label files and finds the image of each of their frames.
+def pair_labels(matches: Iterable[Match], remedy: str) -> PairedLabels:
+    """Returns frames of label files by their sequence, given what ``match_frames`` yields.
+
+    Raises:
+        LabelError: a frame is listed twice; ``remedy`` says what to do then.
+    """
+    labels = PairedLabels()
+    for file, frame, match in matches:
+        if match is None:
+            labels.unpaired[file].append(frame.where)
+            continue
+        name, k = match
+        if k in labels.frames[name]:
+            other = labels.frames[name][k].where
+            raise LabelError(f"{frame.where}: the same frame as {other}; {remedy}")
+        labels.frames[name][k] = frame
+        labels.files[name].add(file)
+    return labels
+
+
+def match_frames(
+    raw: Path,
+    files: Iterable[Path],
+    form: LabelFormat,
+    footage: Mapping[str, SequenceFiles],
+    folder: str,
+    read: ReadFrames | None = None,
+) -> Iterator[Match]:
+    """Yields each frame of label files, with its file and the sequence and index of its image, if it has one.
 
     Args:
         raw: folder that paths of images are relative to.
@@ -56,38 +83,18 @@ def read_labels(
         form: format of the files.
         footage: sequences by name.
         folder: common folder of all sequences, relative to ``raw``.
+        read: returns the frames of a file; None is ``form.read``.
 
     Raises:
-        LabelError: two images match, a frame is listed twice, or a frame is beyond the end of its video.
+        LabelError: two images match, or a frame is beyond the end of its video.
         MaskcastError: a file is damaged.
-    """
-    labels = PairedLabels()
-    for file, frame, match in match_frames(raw, files, form, footage, folder):
-        if match is None:
-            labels.unpaired[file].append(frame.where)
-            continue
-        name, k = match
-        if k in labels.frames[name]:
-            other = labels.frames[name][k].where
-            raise LabelError(f"{frame.where}: the same frame as {other}; {form.duplicate_remedy}")
-        labels.frames[name][k] = frame
-        labels.files[name].add(file)
-    return labels
-
-
-def match_frames(
-    raw: Path, files: Iterable[Path], form: LabelFormat, footage: Mapping[str, SequenceFiles], folder: str
-) -> Iterator[tuple[Path, ImportedFrame, tuple[str, int] | None]]:
-    """Yields each frame of label files, with its file and the sequence and index of its image, if it has one.
-
-    Arguments and errors are those of ``read_labels``, which also refuses a frame that is listed twice.
     """
     images = _ImageIndex(raw, footage, folder)
     for file in files:
         parts = _parts(file.relative_to(raw).as_posix())
         path_parts = {*parts, parts[-1].removeprefix("instances_")}  # COCO names files after image folders
         with parsing(file, f"labels of {form.name}", "export them again"):
-            for frame in form.read(file):
+            for frame in (read or form.read)(file):
                 yield file, frame, images.find(frame, path_parts)
 
 

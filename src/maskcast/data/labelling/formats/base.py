@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from maskcast.data.images import Size, numeric_sort
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.labels import MAX_SIDE
+from maskcast.reading import read_json
 
 IGNORED = "ignore"  # class name of pixels without label
 MAX_INSTANCE_ID = (1 << 16) - 1
@@ -209,6 +210,18 @@ class LabelFormat(ABC):
     @abstractmethod
     def read_file(self, file: Path) -> Iterator[ImportedFrame]:
         """Yields the frames of a file (see ``read``)."""
+
+
+class JsonFormat(LabelFormat):
+    """A format whose files are JSON."""
+
+    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
+        """Yields the frames of a file (see ``read``)."""
+        return self.read_content(file, read_json(file))
+
+    @abstractmethod
+    def read_content(self, file: Path, content: Any) -> Iterator[ImportedFrame]:
+        """Yields the frames of a file, given its parsed content (see ``read``)."""
 
 
 def instance_ids(numbers: Sequence[int]) -> Sequence[int]:

@@ -23,21 +23,21 @@ from maskcast.data.labelling.formats.base import (
     Export,
     FrameId,
     ImportedFrame,
-    LabelFormat,
+    JsonFormat,
     Region,
     checked_size,
 )
 from maskcast.data.labelling.formats.coco_panoptic import is_panoptic, panoptic_frames
 from maskcast.data.labelling.formats.names import frame_ids_of, frame_name
 from maskcast.errors import MaskcastError
-from maskcast.reading import read_json, short_repr
+from maskcast.reading import short_repr
 
 FILE = "annotations.json"
 NO_MASK = "a box is not a mask: export masks or polygons, or boxes in CVAT's or Label Studio's own format"
 RleRegion = tuple[str, int | None, float | None, Any]  # class, object, score and run lengths of a region
 
 
-class Coco(LabelFormat):
+class Coco(JsonFormat):
     """COCO instance segmentation."""
 
     name = "coco"
@@ -72,9 +72,8 @@ class Coco(LabelFormat):
         }
         (folder / FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
-    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
+    def read_content(self, file: Path, content: Any) -> Iterator[ImportedFrame]:
         """Yields the images of a file (see `LabelFormat.read`)."""
-        content = read_json(file)
         if is_panoptic(content):
             yield from panoptic_frames(file, content)
             return

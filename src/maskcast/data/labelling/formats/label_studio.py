@@ -18,7 +18,7 @@ import numpy as np
 
 from maskcast.data.coco.records import Records
 from maskcast.data.images import IMAGE_SUFFIXES, Size
-from maskcast.data.labelling.formats.base import Export, FrameId, ImportedFrame, LabelFormat, Region, checked_size
+from maskcast.data.labelling.formats.base import Export, FrameId, ImportedFrame, JsonFormat, Region, checked_size
 from maskcast.data.labelling.formats.brush import decode, encode
 from maskcast.data.labelling.formats.names import frame_ids_of, frame_name
 from maskcast.data.labelling.formats.shapes import (
@@ -30,7 +30,7 @@ from maskcast.data.labelling.formats.shapes import (
 )
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import read_json, short_repr
+from maskcast.reading import short_repr
 
 FILE = "tasks.json"
 CONFIG = "label-config.xml"
@@ -40,7 +40,7 @@ TAGS = ("brush", "bitmask", "polygon", "rectangle", "ellipse")
 NO_AREA = ("keypoint", "vector")  # reported, and left out
 
 
-class LabelStudio(LabelFormat):
+class LabelStudio(JsonFormat):
     """Label Studio's tasks with annotations."""
 
     name = "label-studio"
@@ -77,9 +77,9 @@ class LabelStudio(LabelFormat):
             encoding="utf-8",
         )
 
-    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
+    def read_content(self, file: Path, content: Any) -> Iterator[ImportedFrame]:
         """Yields the tasks that have annotations (see `LabelFormat.read`)."""
-        return _read(file, self.part)
+        return _read(file, content, self.part)
 
 
 class LabelStudioPredictions(LabelStudio):
@@ -89,8 +89,7 @@ class LabelStudioPredictions(LabelStudio):
     part = "predictions"
 
 
-def _read(file: Path, part: str) -> Iterator[ImportedFrame]:
-    content = read_json(file)
+def _read(file: Path, content: Any, part: str) -> Iterator[ImportedFrame]:
     if not isinstance(content, list):
         raise MaskcastError(
             f"{file}: Label Studio's JSON is a list of tasks, not {short_repr(content)}; export `JSON`"

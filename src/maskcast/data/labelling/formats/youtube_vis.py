@@ -18,7 +18,7 @@ from maskcast.data.labelling.formats.base import (
     ClassList,
     Export,
     ImportedFrame,
-    LabelFormat,
+    JsonFormat,
     Region,
     checked_size,
 )
@@ -27,13 +27,13 @@ from maskcast.data.labelling.formats.coco import RleRegion, coco_mask, frame_of_
 from maskcast.data.labelling.formats.names import frame_ids_of, frame_name
 from maskcast.data.labelling.formats.sa_v import is_sa_v, sa_v_lists
 from maskcast.errors import MaskcastError
-from maskcast.reading import read_json, short_repr
+from maskcast.reading import short_repr
 
 FILE = "instances.json"
 LISTS = ("videos", "categories", "annotations")
 
 
-class YouTubeVis(LabelFormat):
+class YouTubeVis(JsonFormat):
     """YouTube-VIS."""
 
     name = "youtube-vis"
@@ -69,13 +69,13 @@ class YouTubeVis(LabelFormat):
         content = {"videos": videos, "categories": categories, "annotations": annotations}
         (folder / FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
-    def read_file(self, file: Path) -> Iterator[ImportedFrame]:
+    def read_content(self, file: Path, content: Any) -> Iterator[ImportedFrame]:
         """Yields the frames of all videos of a file (see `LabelFormat.read`)."""
-        return _read(file)
+        return _read(file, content)
 
 
-def _read(file: Path) -> Iterator[ImportedFrame]:
-    videos, categories, annotations = _lists(file)
+def _read(file: Path, content: Any) -> Iterator[ImportedFrame]:
+    videos, categories, annotations = _lists(file, content)
     names = category_names(categories)
     video_ids = videos.unique("id")
     annotations.unique("id")
@@ -113,9 +113,8 @@ def _read(file: Path) -> Iterator[ImportedFrame]:
             yield frame_of_rle(where, frame_ids_of(name), frame_size, grouped.get((n, k), []), [name], class_list)
 
 
-def _lists(file: Path) -> tuple[Records, Records, Records]:
+def _lists(file: Path, content: Any) -> tuple[Records, Records, Records]:
     """Returns videos, categories and annotations of a file in any of the three formats."""
-    content = read_json(file)
     if is_burst(content):
         return burst_lists(file, content)
     if is_sa_v(content):
