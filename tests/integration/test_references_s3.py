@@ -1,5 +1,8 @@
 """Data by reference in S3, with a real server: stored once, fetched once a machine, each file by its checksum."""
 
+import os
+import stat
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,3 +65,34 @@ def test_stages_that_want_the_same_data_at_once_fetch_it_once(
     with ThreadPoolExecutor(4) as pool:
         found = set(pool.map(resolve_reference, [tmp_path / "pod"] * 4))
     assert (len(found), len(fetched)) == (1, 1)
+
+
+def test_a_damaged_copy_is_fetched_again(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "MIN_BYTES", 1000)
+    monkeypatch.setenv("MASKCAST_DATA", f"{s3.uri}/data")
+    monkeypatch.setenv("MASKCAST_DATA_CACHE", str(tmp_path / "node"))
+    store_output(write_store(tmp_path / "clips").root, tmp_path / "pod")
+    copy = resolve_reference(tmp_path / "pod")
+    (shard,) = copy.glob("frames-*.npy")
+    shard.write_bytes(b"cut short")
+    (copy / "clips.jsonl").unlink()
+    ClipStore(resolve_reference(tmp_path / "pod")).verify()
+    assert [path.name for path in (tmp_path / "node").iterdir()] == [copy.name]
+
+
+def test_each_user_has_a_cache(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "MIN_BYTES", 1000)
+    monkeypatch.setenv("MASKCAST_DATA", f"{s3.uri}/data")
+    monkeypatch.delenv("MASKCAST_DATA_CACHE", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store_output(write_store(tmp_path / "clips").root, tmp_path / "pod")
+    cache = resolve_reference(tmp_path / "pod").parent
+    assert (cache.name, stat.filemode(cache.stat().st_mode)) == (f"maskcast-data-{os.getuid()}", "drwx------")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)  # whose folder somebody else has made
+    (tmp_path / "maskcast-data-12345").mkdir()
+    with pytest.raises(MaskcastError) as refused:
+        resolve_reference(tmp_path / "pod")
+    assert str(refused.value) == (
+        f"{tmp_path}/maskcast-data-12345: cannot be written (MASKCAST_DATA_CACHE: belongs to another user); set "
+        "MASKCAST_DATA_CACHE to a folder of yours"
+    )

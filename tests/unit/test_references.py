@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.conftest import write_store
 
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
@@ -73,6 +74,45 @@ def test_equal_data_lies_there_once_and_gives_equal_references(volume: Path, tmp
     assert len(list((volume / "data").iterdir())) == 1
     first, second = ((tmp_path / "pod" / name / REFERENCE).read_bytes() for name in ("one", "two"))
     assert first == second
+
+
+@pytest.mark.parametrize("damage", [b"", b"y" * 1000], ids=["cut short", "changed"])
+def test_damaged_data_are_replaced_when_they_are_stored_again(
+    volume: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: bytes
+) -> None:
+    one = tmp_path / "pod/one"
+    run_stage("grow", {}, grown=one)
+    data = resolve_reference(one)
+    (data / "data").write_bytes(damage)
+    if not damage:
+        line = (
+            rf"{one}: its data, {data}, is damaged: 2 files of 0 bytes in total, where 2 of 1000 were stored; run"
+        )
+        with pytest.raises(MaskcastError, match=line):
+            run_stage("grow", {}, seed=one, grown=tmp_path / "pod/two")
+    run_stage("grow", {}, grown=tmp_path / "pod/again")
+    assert f"{data}: damaged; it is replaced" in capsys.readouterr().err
+    assert (resolve_reference(one) / "data").read_bytes() == b"x" * 1000
+    assert [path.name for path in (volume / "data").iterdir()] == [data.name]
+
+
+def test_shards_of_stored_clips_that_changed_are_replaced(volume: Path, tmp_path: Path) -> None:
+    for name in ("first", "again"):
+        references.store_output(write_store(tmp_path / name).root, tmp_path / "pod" / name)
+        if name == "first":
+            store = ClipStore(resolve_reference(tmp_path / "pod/first"))
+            store.verify()
+            (shard,) = store.root.glob("frames-*.npy")
+            shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    ClipStore(resolve_reference(tmp_path / "pod/first")).verify()
+
+
+def test_a_reference_of_an_older_version_is_read(volume: Path, tmp_path: Path) -> None:
+    run_stage("grow", {}, grown=tmp_path / "pod/one")
+    told = json.loads((tmp_path / "pod/one" / REFERENCE).read_text())
+    assert (told.pop("files"), told.pop("size")) == (2, 1000)
+    (tmp_path / "pod/one" / REFERENCE).write_text(json.dumps(told))
+    assert resolve_reference(tmp_path / "pod/one").name == told["digest"]
 
 
 def test_a_small_output_is_passed_on_itself(volume: Path, tmp_path: Path) -> None:

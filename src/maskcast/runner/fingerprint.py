@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from maskcast.digest import digest_json, digest_tree
+from maskcast.digest import digest_json, digest_tree, is_clip_store
+from maskcast.errors import MaskcastError
 from maskcast.runner.code_digests import code_digest
 
 _known: ContextVar[Mapping[Path, str]] = ContextVar("maskcast_digests", default={})  # noqa: B039 - is not changed
@@ -45,3 +46,18 @@ def inputs_digest(params: BaseModel, **inputs: Path | None) -> str:
     """Returns a digest (32 hex digits) of params and contents of inputs (without None)."""
     digests = {name: input_digest(path) for name, path in inputs.items() if path is not None}
     return digest_json({"params": params.model_dump(mode="json")} | digests)
+
+
+def has_digest(path: Path, digest: str) -> bool:
+    """Whether an input has a digest; of a clip store, which is digested by its index, shards are read, too."""
+    if not path.exists() or digest_tree(path) != digest:
+        return False
+    if not is_clip_store(path):
+        return True
+    from maskcast.data.clip_store.reader import ClipStore
+
+    try:
+        ClipStore(path).verify()
+    except MaskcastError:
+        return False
+    return True

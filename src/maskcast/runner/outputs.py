@@ -141,7 +141,7 @@ def atomic_outputs(
         with ExitStack() as locks:
             for name, out in outputs.items():
                 created += _make_parents(out, name)
-                with _write_errors(out, f"--{name}"):
+                with write_errors(out, f"--{name}"):
                     refuse_device(out)
                     if out.is_dir() and not out.is_symlink() and not os.access(out, os.W_OK):
                         # An old output could be renamed after the work, but not removed.
@@ -149,7 +149,7 @@ def atomic_outputs(
                     locks.enter_context(exclusive_lock(out))
                 if volume:  # pods of other attempts see it, too
                     remedy = f"user {os.geteuid()} must be able to write to this volume (docs/runbook.md)"
-                    with _write_errors(Path(volume), "MASKCAST_RESUME_DIR", remedy):
+                    with write_errors(Path(volume), "MASKCAST_RESUME_DIR", remedy):
                         resume_dir(out).parent.mkdir(parents=True, exist_ok=True)
                         locks.enter_context(exclusive_lock(resume_dir(out)))
             yield from _replace_outputs(outputs, partials, move)
@@ -179,7 +179,7 @@ def _replace_outputs(
                 move(partials[name], partial_path(out))
             sync_file_systems(*map(partial_path, outputs.values()))
             for out in outputs.values():
-                _replace(partial_path(out), out)
+                replace(partial_path(out), out)
             for folder in {out.parent for out in outputs.values()}:
                 sync(folder)
             for out in outputs.values():  # last, so that a process killed before can resume with the same run
@@ -199,14 +199,14 @@ def _replace_outputs(
 def _make_parents(out: Path, name: str) -> list[Path]:
     """Creates the parent folders of an output; returns the new ones, outermost first."""
     missing = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
-    with _write_errors(out, f"--{name}"):
+    with write_errors(out, f"--{name}"):
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
     return missing[::-1]
 
 
 @contextmanager
-def _write_errors(out: Path, flag: str, remedy: str = "choose a writable path") -> Iterator[None]:
+def write_errors(out: Path, flag: str, remedy: str = "choose a writable path") -> Iterator[None]:
     """A context that turns an OSError into a MaskcastError with the path and its flag or variable."""
     try:
         yield
@@ -215,7 +215,7 @@ def _write_errors(out: Path, flag: str, remedy: str = "choose a writable path") 
         raise MaskcastError(f"{out}: cannot be written ({flag}: {reason}); {remedy_of(error, remedy)}") from None
 
 
-def _replace(partial: Path, out: Path) -> None:
+def replace(partial: Path, out: Path) -> None:
     """Replaces ``out`` with ``partial``; an older output stays until the new one is in place."""
     old = partial.with_name(partial.name + ".old")  # `<output>.old` may be a copy of the user's
     remove(old)

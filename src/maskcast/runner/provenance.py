@@ -10,8 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from maskcast import __version__
-from maskcast.digest import DATA_HASH, DVC_HASH, digest_json, digest_tree, is_clip_store, sha256_of, stamp_tree
-from maskcast.errors import MaskcastError
+from maskcast.digest import DATA_HASH, DVC_HASH, digest_json, digest_tree, sha256_of, stamp_tree
 from maskcast.installation import CLONE, git, version_and_commit
 from maskcast.params import flatten, params_hash
 from maskcast.plugins import UNION_MODULES, plugin_files, plugin_packages
@@ -19,6 +18,7 @@ from maskcast.reading import pluralize
 from maskcast.redaction import redacted
 from maskcast.runner.code_digests import code_digest
 from maskcast.runner.dvc_lock import dvc_hashes, locked_stages, params_of_data
+from maskcast.runner.fingerprint import has_digest
 from maskcast.runner.stage import running_name
 
 CODE = "maskcast.code"  # tag of a run: version and commit of maskcast, if it did not run in a clone of it
@@ -111,7 +111,7 @@ class Origin:
         return [
             name
             for name, path in self.inputs.items()
-            if stamp_tree(path) != self.stamps[name] and not _has_digest(path, self.data[name])
+            if stamp_tree(path) != self.stamps[name] and not has_digest(path, self.data[name])
         ]
 
 
@@ -165,21 +165,6 @@ def _registered_versions(inputs: Mapping[str, Path]) -> Iterator[tuple[str, str]
             content = json.loads(record.read_text())
             if path.is_dir():
                 yield name, f"{content['name']} version {content['version']}"
-
-
-def _has_digest(path: Path, digest: str) -> bool:
-    """Whether an input has a digest; of a clip store, which is digested by its index, shards are read, too."""
-    if not path.exists() or digest_tree(path) != digest:
-        return False
-    if not is_clip_store(path):
-        return True
-    from maskcast.data.clip_store.reader import ClipStore
-
-    try:
-        ClipStore(path).verify()
-    except MaskcastError:
-        return False
-    return True
 
 
 def output_tags(paths: Mapping[str, Path]) -> dict[str, str]:
