@@ -13,6 +13,7 @@ from tests.videos import encode
 import maskcast
 from maskcast.__main__ import main
 from maskcast.data.video_files.frames import read_video
+from maskcast.serving.video_writer import draw_frames
 
 Case = tuple[list[int], list[int]]
 TICKS = 600
@@ -43,6 +44,27 @@ def test_frames_of_the_same_rate_are_taken_by_number(model: maskcast.Pipeline, t
     result = model.forecast(film(tmp_path / "a.mp4", range(0, 20 * step, step)))
     assert of(result) == ([13, 15, 17, 19], [21, 23])
     assert result.warning == ""
+
+
+@pytest.mark.parametrize("rate", [10, 60])
+def test_a_film_has_the_numbers_of_forecast_json_and_seconds(
+    model: maskcast.Pipeline, tmp_path: Path, rate: int
+) -> None:
+    result = model.forecast(film(tmp_path / "a.mp4", constant(rate)))
+    seen, future = of(result)
+    seconds = ("-0.60", "-0.40", "-0.20", "+0.00", "+0.20", "+0.40")
+    times = [f"frame {number}, {each} s" for number, each in zip(seen + future, seconds, strict=True)]
+    title = f"{result.video} · {result.model}"
+    expected = draw_frames(result.frames, result.seen, [result.masks], result.classes, title, times)
+    assert [each.tobytes() for each in result.film()] == [each.tobytes() for each in expected]
+
+
+def test_a_film_of_frames_without_times_has_their_numbers(model: maskcast.Pipeline) -> None:
+    result = model.forecast(np.zeros((30, 48, 64, 3), np.uint8), start=20, stride=2)
+    times = [f"frame {number}" for number in (20, 22, 24, 26, 28, 30)]
+    title = f"{result.video} · {result.model}"
+    expected = draw_frames(result.frames, result.seen, [result.masks], result.classes, title, times)
+    assert [each.tobytes() for each in result.film()] == [each.tobytes() for each in expected]
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def test_strips_and_films_have_a_legend_and_each_picture_of_a_film_is_of_one_siz
         frames, masks = np.zeros((2, height, width, 3), np.uint8), np.zeros((3, height, width), np.uint8)
         masks[0, :9, :9], masks[2, :9, :9] = 1, 2
         films = [
-            draw_frames(frames, masks[:2], [masks[2:]], names, "t")
+            draw_frames(frames, masks[:2], [masks[2:]], names, "t", "123")
             for names in (("", "cat", "dog"), ("", "c", "d"))
         ]
         assert len({picture.size for film in films for picture in film}) == 1
@@ -288,7 +288,7 @@ def test_strips_and_films_have_a_legend_and_each_picture_of_a_film_is_of_one_siz
 def test_futures_stand_beside_the_forecast_in_a_film() -> None:
     frames, mask = np.zeros((1, 80, 120, 3), np.uint8), np.zeros((2, 80, 120), np.uint8)
     futures = [np.full((1, 80, 120), k, np.uint8) for k in range(12)]
-    seen, coming = draw_frames(frames, mask[:1], futures, [str(k) for k in range(12)], "t")
+    seen, coming = draw_frames(frames, mask[:1], futures, [str(k) for k in range(12)], "t", "12")
     assert seen.size == coming.size and seen.width > 3 * 320 and seen.height > 3 * 320 * 80 / 120
     shown = {tuple(colour) for colour in np.asarray(coming).reshape(-1, 3)[::7].tolist()}
     assert [k for k in range(1, 12) if tuple(palette()[k].tolist()) in shown] == [1, 2, 3, 4, 5, 6, 7, 8]

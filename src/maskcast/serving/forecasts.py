@@ -41,6 +41,7 @@ class Forecast:
         model: name and version of the pipeline.
         rate_warning: how the frame rate of the video differs from that of the model's clips; empty if it does not,
             or is unknown.
+        interval: seconds from one of the frames to the next; None if unknown.
     """
 
     video: str
@@ -51,6 +52,7 @@ class Forecast:
     observed: PipelineOutput
     model: str
     rate_warning: str = ""
+    interval: float | None = None
 
     @property
     def seen(self) -> np.ndarray:
@@ -83,9 +85,16 @@ class Forecast:
         return "; ".join(filter(None, (self.rate_warning, self.observed.warning)))
 
     def film(self) -> list[Image.Image]:
-        """Returns an image per frame: context with masks, then the forecast and some futures."""
+        """Returns an image per frame: context with masks, then the forecast and some futures.
+
+        Each has the number of its frame in the video, from 0, and if known its time after the last context frame.
+        """
         title = f"{self.video} · {self.model}"
-        return draw_frames(self.frames, self.seen, [self.masks, *self.futures], self.classes, title)
+        numbers, last = [*self.frames_seen, *self.frames_forecast], len(self.frames_seen) - 1
+        times = [f"frame {number}" for number in numbers]
+        if self.interval is not None:
+            times = [f"{time}, {(t - last) * self.interval:+.2f} s" for t, time in enumerate(times)]
+        return draw_frames(self.frames, self.seen, [self.masks, *self.futures], self.classes, title, times)
 
     @convert_system_errors()
     def save_film(self, path: str | Path) -> None:
@@ -171,6 +180,7 @@ def _forecast(video: Video, loaded: LoadedPipeline, chosen: ChosenFrames, sample
         observed=observed,
         model=loaded.title,
         rate_warning=chosen.warning,
+        interval=chosen.interval,
     )
 
 

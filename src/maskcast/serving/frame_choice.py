@@ -21,11 +21,13 @@ class ChosenFrames:
         future: indices of the forecast frames; they may be beyond the end of the video.
         warning: how the times of the frames differ from those of the pipeline's clips; empty if they do not, or
             are unknown.
+        interval: seconds from one of the frames to the next; None if they are unknown.
     """
 
     seen: Sequence[int]
     future: Sequence[int]
     warning: str = ""
+    interval: float | None = None
 
 
 def choose_frames(video: Video, about: ForecastDescription, stride: int | None, start: int | None) -> ChosenFrames:
@@ -50,7 +52,8 @@ def choose_frames(video: Video, about: ForecastDescription, stride: int | None, 
         return _by_number(video, about, distance, start)
     own = timing.rate / distance
     if same_rate(own, rate) and not timing.variable:
-        return _warned_of_pause(_by_number(video, about, distance, start), timing, own)
+        chosen = replace(_by_number(video, about, distance, start), interval=1 / own)
+        return _warned_of_pause(chosen, timing, own)
     mean = "a variable frame rate, on average " if timing.variable else ""
     given = f"{timing.rate:.4g} frames per second ({own:.4g} at stride {distance})"
     what = f"has {mean}{given}, the model's clips {rate:.4g}"
@@ -63,9 +66,10 @@ def choose_frames(video: Video, about: ForecastDescription, stride: int | None, 
         remedy = "leave out the stride to take frames by time"
     else:
         seen, future = _by_time(timing, timing.seconds_T, about, rate, start)
-        return ChosenFrames(seen, future, f"{what}: frames are taken by time")
+        return ChosenFrames(seen, future, f"{what}: frames are taken by time", 1 / rate)
     chosen = _by_number(video, about, distance, start)
-    return ChosenFrames(chosen.seen, chosen.future, f"{what}, so the forecast may be worse: {remedy}")
+    warning = f"{what}, so the forecast may be worse: {remedy}"
+    return replace(chosen, warning=warning, interval=None if timing.variable else 1 / own)
 
 
 def _warned_of_pause(chosen: ChosenFrames, timing: Timing, rate: float) -> ChosenFrames:
@@ -80,7 +84,7 @@ def _warned_of_pause(chosen: ChosenFrames, timing: Timing, rate: float) -> Chose
         f"pauses in the context, which lasts {lasts:.4g} s in place of {usual:.4g} s, so the forecast may be "
         "worse: start earlier or later"
     )
-    return replace(chosen, warning=warning)
+    return replace(chosen, warning=warning, interval=None)
 
 
 def _by_number(video: Video, about: ForecastDescription, stride: int, start: int | None) -> ChosenFrames:

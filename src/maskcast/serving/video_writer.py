@@ -29,7 +29,12 @@ MPEG4_UNITS = 2**16 - 1  # most units of time in a second that MPEG-4 can state
 
 
 def draw_frames(
-    frames_THWC: np.ndarray, seen_THW: np.ndarray, future: Sequence[np.ndarray], classes: Sequence[str], title: str
+    frames_THWC: np.ndarray,
+    seen_THW: np.ndarray,
+    future: Sequence[np.ndarray],
+    classes: Sequence[str],
+    title: str,
+    times: Sequence[str],
 ) -> list[Image.Image]:
     """Returns one image per frame: context frames overlaid with masks, then the forecast masks.
 
@@ -40,7 +45,8 @@ def draw_frames(
         seen_THW: the context masks.
         future: masks (h, H, W): the forecast, then drawn futures.
         classes: names by id; those that occur are listed below each image.
-        title: shown above each image, with the number of its frame, from 1.
+        title: shown above each image.
+        times: shown with each image, e.g. the number of its frame.
     """
     size = frames_THWC.shape[1:3]
     shown = future[: MAX_DRAWN + 1]
@@ -53,7 +59,7 @@ def draw_frames(
     for t in range(len(masks[0])):
         seen = t < len(frames_THWC)
         cells = [overlay(frames_THWC[t] if seen else None, mask_THW[t]) for mask_THW in masks]
-        captions = [f"frame {t + 1}, {'seen' if seen else name}" for name in names]
+        captions = [f"{times[t]}, {'seen' if seen else name}" for name in names]
         parts = [slice(first, first + columns) for first in range(0, len(shown), columns)]
         rows = [Row("", cells[part], captions[part]) for part in parts]
         pictures.append(grid(rows, title, widths, legend))
