@@ -18,6 +18,7 @@ from maskcast.redaction import redacted
 PACKAGE = Path(__file__).resolve().parent
 IN_WHEEL = PACKAGE / "shipped"
 CLONE = PACKAGE.parents[1]
+GIT_S = 30  # seconds that Git may take
 WITH_EXTRAS = "maskcast[train,data,cluster]"
 
 
@@ -103,13 +104,65 @@ def not_installed_message(command: str, module: str, extra: str) -> str:
     return f"{command}: needs {module}, which is not installed; run `pip install 'maskcast[{extra}]'`"
 
 
+class GitError(MaskcastError):
+    """Git failed.
+
+    Attributes:
+        reason: what it said.
+        remedy: what to do.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason, remedy)  # both in args, so that it can be pickled
+        self.reason, self.remedy = reason, remedy
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.remedy}"
+
+
+def run_git(*words: str) -> str:
+    """Returns Git's output.
+
+    Raises:
+        GitError: it failed, took too long or is missing.
+    """
+    name = f"git {words[0]}"
+    try:
+        result = subprocess.run(["git", *words], capture_output=True, text=True, check=False, timeout=GIT_S)
+    except subprocess.TimeoutExpired:
+        raise GitError(f"{name}: no answer after {GIT_S} s", f"see how long `{name}` takes here") from None
+    except OSError as error:
+        raise GitError(f"{name}: cannot be run ({error.strerror})", "install Git") from None
+    if result.returncode == 0:
+        return result.stdout.strip()
+    # As in a container, where root reads the repository of another user.
+    advised = re.search(r"git config --global --add safe\.directory .+", result.stderr)
+    reason = next(iter(result.stderr.strip().splitlines()), f"exit code {result.returncode}")
+    raise GitError(
+        f"{name}: {reason}", f"run `{advised[0]}`" if advised else f"run `{name}` here and fix the cause"
+    )
+
+
 def git(*words: str) -> str:
     """Returns Git's output; empty if Git fails, takes too long or is missing."""
     try:
-        result = subprocess.run(["git", *words], capture_output=True, text=True, check=False, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
+        return run_git(*words)
+    except GitError:
         return ""
-    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def in_repository() -> bool:
+    """Whether the working directory is in a Git repository, which Git may be unable to read."""
+    return any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents))
+
+
+def git_failure() -> GitError | None:
+    """Returns why Git cannot read the repository of the working directory; None if it can, or if there is none."""
+    try:
+        run_git("rev-parse", "--git-dir")
+    except GitError as error:
+        return error if in_repository() else None
+    return None
 
 
 def version_and_commit() -> str:

@@ -1,5 +1,6 @@
 """`maskcast doctor` in a real Git and DVC repository, with a real MLflow server, and with what is broken."""
 
+import re
 import shutil
 import subprocess
 import threading
@@ -19,6 +20,8 @@ from maskcast.__main__ import main
 from maskcast.diagnostics import dvc_remote, machine, software, tracking
 from maskcast.diagnostics.checks import Check, CheckResult, run_checks
 from maskcast.errors import MaskcastError
+from maskcast.params import Params
+from maskcast.runner.provenance import run_tags
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -99,6 +102,46 @@ def test_a_pipeline_outside_of_repositories_is_told_how_to_make_them(
         "missing",
         "run `dvc init` in the root of the Git repository",
     )
+
+
+@pytest.fixture
+def repository(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project that Git takes for another user's, and an empty home."""
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    return project
+
+
+def test_a_repository_of_another_user_is_told_with_gits_own_remedy(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for root in a container, with the project mounted."""
+    remedy = f"git config --global --add safe.directory {repository}"
+    (row,) = software.git()
+    assert (row.state, row.remedy) == ("missing", f"run `{remedy}`")
+    assert f"detected dubious ownership in repository at '{repository}'" in row.found
+    assert [run_tags("evaluate", Params(), {})["maskcast.git_sha"] for _ in range(2)] == ["none", "none"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "warning: runs and models are recorded without a commit, because Git failed: git rev-parse"
+    )
+    assert line.endswith(f"; run `{remedy}`")
+    subprocess.run(remedy.split(), check=True)
+    (row,) = software.git()
+    assert row.state == "ok"
+    assert re.fullmatch("[0-9a-f]{40}", run_tags("evaluate", Params(), {})["maskcast.git_sha"])
+
+
+def test_a_commit_whose_changes_git_cannot_tell_is_not_called_clean(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GIT_TEST_ASSUME_DIFFERENT_OWNER")
+    (repository / ".git/index").write_bytes(b"no index")  # which `status` reads
+    (row,) = software.git()
+    assert row.state == "warning" and "git status: " in row.found
+    assert re.fullmatch("[0-9a-f]{40}-unknown-dirty", run_tags("evaluate", Params(), {})["maskcast.git_sha"])
+    assert "is not known, because Git failed: git status: " in capsys.readouterr().err
 
 
 def test_a_folder_without_a_pipeline_needs_neither_git_nor_dvc(

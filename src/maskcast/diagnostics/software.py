@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from maskcast.diagnostics.checks import CheckResult, State
 from maskcast.diagnostics.dvc_remote import has_pipeline
 from maskcast.errors import one_line
-from maskcast.installation import PACKAGE, comes_with_pipelines, is_clone
+from maskcast.installation import PACKAGE, GitError, comes_with_pipelines, git_failure, is_clone, run_git
 from maskcast.installation import git as git_output
 from maskcast.reading import pluralize
 
@@ -106,6 +106,9 @@ def git() -> Iterator[CheckResult]:
         yield CheckResult("Git", "missing", "is not installed", "install Git, e.g. `apt-get install git`")
         return
     number = git_output("--version").removeprefix("git version ")
+    if failure := git_failure():
+        yield CheckResult("Git", "missing", f"{number}; {failure.reason}", failure.remedy)
+        return
     commit = git_output("rev-parse", "--short=12", "HEAD")
     if not git_output("rev-parse", "--git-dir"):
         yield CheckResult(
@@ -116,6 +119,10 @@ def git() -> Iterator[CheckResult]:
             "Git", "warning", f"{number}; no commit yet for runs to record", "git add --all && git commit"
         )
     else:
-        changes = len(git_output("status", "--porcelain", "--untracked-files=no").splitlines())
+        try:
+            changes = len(run_git("status", "--porcelain", "--untracked-files=no").splitlines())
+        except GitError as error:
+            yield CheckResult("Git", "warning", f"{number}, commit {commit}; {error.reason}", error.remedy)
+            return
         changed = f", {pluralize(changes, 'file')} changed" if changes else ""
         yield CheckResult("Git", "ok", f"{number}, commit {commit}{changed}")

@@ -5,15 +5,17 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from maskcast import __version__
 from maskcast.digest import DATA_HASH, DVC_HASH, digest_json, digest_tree, sha256_of, stamp_tree
-from maskcast.installation import CLONE, git, version_and_commit
+from maskcast.installation import CLONE, GitError, git, git_failure, in_repository, run_git, version_and_commit
 from maskcast.params import flatten, params_hash
 from maskcast.plugins import UNION_MODULES, plugin_files, plugin_packages
+from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.redaction import redacted
 from maskcast.runner.code_digests import code_digest
@@ -119,19 +121,19 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
     """Returns facts about a run: commit, image, group of runs, and digests of params and data.
 
     The commit is that of the working directory, which is a clone of maskcast or a project that installed it; in
-    the latter case ``CODE`` has maskcast's own version. A commit ends in ``-dirty`` if code differs from it.
-    Changed params do not count, as they are recorded with each run, and those of its data, too.
+    the latter case ``CODE`` has maskcast's own version. A commit ends in ``-dirty`` if code differs from it, in
+    ``-unknown-dirty`` if Git could not say. Changed params do not count, as they are recorded with each run, and
+    those of its data, too.
     """
-    commit = os.environ.get("MASKCAST_GIT_SHA") or git("rev-parse", "HEAD") or "none"  # an image has no git
+    commit, dirty = _commit()
     group = os.environ.get("KFP_RUN_ID") or os.environ.get("DVC_EXP_NAME") or commit
     locked = locked_stages()
-    changed = git("status", "--porcelain", "--untracked-files=all", "--", ":(top,glob)**/*.py")
     tags = {
         "maskcast.stage": stage,
         "maskcast.name": running_name(stage),
         "maskcast.group": group,
         "maskcast.version": __version__,
-        "maskcast.git_sha": f"{commit}-dirty" if changed else commit,
+        "maskcast.git_sha": f"{commit}{dirty}",
         "maskcast.git_folder": git("rev-parse", "--show-prefix") or "./",
         "maskcast.image": os.environ.get("MASKCAST_IMAGE", "none"),
         "maskcast.params_hash": params_hash(params),
@@ -151,6 +153,29 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
     if not Path.cwd().is_relative_to(CLONE):
         tags[CODE] = version_and_commit()
     return {name: redacted(value)[:MAX_TAG] for name, value in tags.items()}
+
+
+def _commit() -> tuple[str, str]:
+    """Returns the commit, or ``none``, and what is appended to it if code differs or may differ from it."""
+    given = os.environ.get("MASKCAST_GIT_SHA")  # an image has no git
+    if not given and (failure := git_failure()):
+        _warn(f"runs and models are recorded without a commit, because Git failed: {failure}")
+        return "none", ""
+    commit = given or git("rev-parse", "HEAD") or "none"
+    try:
+        changed = run_git("status", "--porcelain", "--untracked-files=all", "--", ":(top,glob)**/*.py")
+    except GitError as error:
+        if given or not in_repository():
+            return commit, ""
+        _warn(f"whether code differs from commit {commit[:12]} is not known, because Git failed: {error}")
+        return commit, "-unknown-dirty"
+    return commit, "-dirty" if changed else ""
+
+
+@cache
+def _warn(line: str) -> None:
+    """Logs a warning, once per process."""
+    say(f"warning: {line}")
 
 
 def _registered_versions(inputs: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
