@@ -103,6 +103,8 @@ def score(
     for result in track(many.evaluate_many(maskers, task), "evaluating", len(maskers)):
         if isinstance(result, many.MaskerResult):
             results.append(result)
+            if result.note:
+                print(f"warning: {result.note}")
         else:
             left_out[result[0]] = str(result[1])
             print(f"left out {result[0]}: {result[1]}")

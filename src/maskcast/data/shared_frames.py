@@ -5,7 +5,7 @@ Shapes: T frames, H rows, W columns, C = 3 channels (RGB), P pixels, N hashes.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -18,6 +18,11 @@ def frame_hashes(frames_THWC: np.ndarray) -> list[bytes]:
     """Returns a hash of the pixels of each frame, except frames of a single colour, which many videos contain."""
     flat = (np.ascontiguousarray(frame_HWC).reshape(-1, frame_HWC.shape[-1]) for frame_HWC in frames_THWC)
     return [hashlib.sha256(pixels.data).digest() for pixels in flat if not _is_single_colour(pixels)]
+
+
+def short_hashes(hashes: Iterable[bytes]) -> np.ndarray:
+    """Returns the first 8 bytes of each hash, (N,) uint64."""
+    return np.array([int.from_bytes(frame_hash[:8], "big") for frame_hash in hashes], np.uint64)
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,7 @@ class SharedFrames:
             video: name of the video that it comes from.
             hashes: hashes of its frames, of at least 8 bytes each.
         """
-        short_N = np.array([int.from_bytes(frame_hash[:8], "big") for frame_hash in hashes], np.uint64)
-        self._clips[split].append(_Clip(name, video, short_N))
+        self._clips[split].append(_Clip(name, video, short_hashes(hashes)))
 
     def warnings(self, noun: str) -> Iterator[str]:
         """Yields a line for each pair of splits that share frames.

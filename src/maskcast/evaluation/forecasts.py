@@ -55,13 +55,18 @@ def choose_split(prepared: ClipStore, split: Split | None) -> Split:
     return "test" if has_test else "val"
 
 
-def selection_note(split: str) -> str:
-    """Returns a sentence for a split whose clips also select the epochs of the trainings; empty for others."""
+def selection_note(split: str, remedy: str = "split: test") -> str:
+    """Returns a sentence for a split whose clips also select the epochs of the trainings; empty for others.
+
+    Args:
+        split: the split that is scored.
+        remedy: what scores the test clips instead.
+    """
     if split != "val":
         return ""
     return (
         "These clips also selected the best epoch of each training, so scores on new clips are slightly lower on "
-        "average; test clips, which `split: test` scores, select nothing."
+        f"average; test clips, which `{remedy}` scores, select nothing."
     )
 
 
@@ -110,6 +115,7 @@ class ForecastEvaluation:
         batch_size: clips forecast at once.
         device: of the models.
         futures: number of futures per clip to draw and score in addition; for forecasters of masks.
+        notes: sentences on scores that are too high (`evaluation.notes`).
 
     Raises:
         MaskcastError: a clip is too short or has no true masks, or context masks were made with later frames.
@@ -126,6 +132,7 @@ class ForecastEvaluation:
     batch_size: int
     device: torch.device
     futures: int = 0
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         needed = self.context_frames + self.horizon

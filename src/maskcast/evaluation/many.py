@@ -18,6 +18,7 @@ import numpy as np
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip, masks_layer
+from maskcast.data.trained_frames import hashes_of_scored, trained_note
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.clip_scores import scores_of
 from maskcast.evaluation.speed import Speed, measure_speed
@@ -62,6 +63,7 @@ class MaskerResult:
         scores: by name of each label map that both the masker and the clips have.
         speed: measured on the longest clip.
         shown: masks (T, H, W) of some frames of the first clip, by map.
+        note: line about scored frames that it was trained on; empty if there are none.
     """
 
     name: str
@@ -69,6 +71,7 @@ class MaskerResult:
     scores: Mapping[str, Mapping[str, float]]
     speed: Speed
     shown: Mapping[str, np.ndarray]
+    note: str
 
 
 def find_maskers(folders: Sequence[Path]) -> dict[str, Path]:
@@ -165,7 +168,8 @@ def evaluate_one(name: str, folder: Path, task: EvaluationTask) -> MaskerResult 
                 if not number:
                     shown[label_map.name] = predictions[label_map.name].masks[shown_frames(clip)]
         tables = {map_name: label_map.table() for map_name, label_map in scores.items()}
-        return MaskerResult(name, read_description(folder)["model"], tables, speed, shown)
+        note = trained_note(folder, name, partial(hashes_of_scored, store, clips))
+        return MaskerResult(name, read_description(folder)["model"], tables, speed, shown, note)
     except MaskcastError as error:
         return error
 

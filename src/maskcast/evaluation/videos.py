@@ -40,6 +40,7 @@ class VideoEvaluation:
         masks: store of masks by name of the model, ``SEGMENTER`` first.
         chosen: labelled clips of ``prepared``.
         amodal: several maps to score, including the chosen one.
+        notes: sentences on scores that are too high (`evaluation.notes`).
 
     Raises:
         MaskcastError: a store of masks lacks a clip or a map, or its frames differ in number or size; the maps of
@@ -50,6 +51,7 @@ class VideoEvaluation:
     masks: Mapping[str, ClipStore]
     chosen: Sequence[Clip]
     amodal: AmodalSetting | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self._check_maps()

@@ -1,7 +1,7 @@
 """A registered model on disk: weights and configs without pickle, and their digests.
 
 model.json          the model's kind (e.g. a pipeline), and settings of its parts
-masker/             config.json and model.safetensors, as train_masker wrote them
+masker/             config.json, model.safetensors and possibly trained_frames.npy, as train_masker wrote them
 forecaster/         the same files of finetune_forecaster
 encoder/            the same files of pretrain_encoder
 detector/           the same files of train_detector
@@ -17,6 +17,7 @@ from typing import Annotated
 
 from pydantic import Field, RootModel, TypeAdapter
 
+from maskcast.data import trained_frames
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS
@@ -27,6 +28,7 @@ from maskcast.writing import write_json
 
 DIGESTS = "digests.json"
 FILES = ("config.json", WEIGHTS)  # files of each part
+OPTIONAL = (trained_frames.NAME,)  # files that a part may have
 
 
 class _ModelFile(RootModel[Annotated[Description, Field(discriminator="kind")]]):
@@ -53,6 +55,9 @@ def write_bundle(folder: Path, description: Description, parts: Mapping[str, Pat
             if not source.is_file():
                 raise MaskcastError(f"{source}: file not found; pass the folder that a training stage wrote")
             shutil.copyfile(source, folder / part / name)
+        for source in (parts[part] / name for name in OPTIONAL):
+            if source.is_file():
+                shutil.copyfile(source, folder / part / source.name)
     digests = {name: sha256_of(folder / name) for name in _files(folder)}
     write_json(folder / DIGESTS, digests)
     return bundle_digest(folder)
@@ -90,8 +95,10 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
             raise MaskcastError(f"{folder / name}: {fault}; fetch or register the model again")
     values = read_json(folder / "model.json", "description of a model", "register it again")
     description = validate(_ModelFile, values, f"{folder / 'model.json'}: ").root
-    expected = {"model.json", *(f"{part}/{name}" for part in KINDS[description.kind].parts for name in FILES)}
-    if wrong := set(files) ^ expected:
+    parts = KINDS[description.kind].parts
+    expected = {"model.json", *(f"{part}/{name}" for part in parts for name in FILES)}
+    optional = {f"{part}/{name}" for part in parts for name in OPTIONAL}
+    if wrong := (set(files) - optional) ^ expected:
         raise MaskcastError(
             f"{folder / min(wrong)}: missing or unexpected; register the model again (files of a "
             f"{description.kind}: {', '.join(sorted(expected))})"

@@ -1,5 +1,6 @@
 """The report of a detector's evaluation: numbers, tables and pictures in one folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ FILES = {
 }
 
 
-def write_report(folder: Path, scores: CocoScores, images: Path | None = None, pictures: int = 8) -> None:
+def write_report(
+    folder: Path, scores: CocoScores, images: Path | None = None, pictures: int = 8, notes: Sequence[str] = ()
+) -> None:
     """Writes the files in `FILES` to a folder.
 
     Args:
@@ -31,6 +34,7 @@ def write_report(folder: Path, scores: CocoScores, images: Path | None = None, p
         scores: What to report.
         images: Folder of the images (`file_name` in the truth); None draws no pictures.
         pictures: Number of images to draw, from the best to the worst.
+        notes: Sentences on scores that are too high (`evaluation.notes`).
 
     Raises:
         MaskcastError: An image cannot be read.
@@ -43,7 +47,16 @@ def write_report(folder: Path, scores: CocoScores, images: Path | None = None, p
     _write_images(folder, scores, matches)
     if images is not None and pictures:
         draw_images(folder, scores, matches, images, pictures)
-    lines = ["# COCO evaluation", "", f"Compared by {scores.kind}.", "", "```", scores.table(), "```", ""]
+    lines = [
+        "# COCO evaluation",
+        "",
+        " ".join([f"Compared by {scores.kind}.", *notes]),
+        "",
+        "```",
+        scores.table(),
+        "```",
+        "",
+    ]
     lines += [f"- `{name}`: {text}." for name, text in DETECTIONS.items()]
     lines += ["", "## Files", ""] + [f"- `{name}`: {text}." for name, text in FILES.items()]
     lines += [

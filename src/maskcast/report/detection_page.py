@@ -24,16 +24,19 @@ SELECTION_NOTE = (
 _score = partial(format_score, none="n/a")
 
 
-def detection_sections(scores: CocoScores, report: Path, split: str = "") -> dict[str, Html]:
+def detection_sections(
+    scores: CocoScores, report: Path, split: str = "", notes: Sequence[str] = ()
+) -> dict[str, Html]:
     """Returns the sections of a page of an evaluation, by title.
 
     Args:
         scores: scores of the detections.
         report: folder that `detection_files.write_report` wrote, with the drawn images, if there are any.
         split: split of the scored images; empty if unknown.
+        notes: sentences on scores that are too high (`evaluation.notes`).
     """
     sections = {
-        "Scores": _scores(scores, split),
+        "Scores": _scores(scores, [*([SELECTION_NOTE] if split == "val" else []), *notes]),
         "By category": _categories(scores),
         "Precision over recall": _curves(scores),
     }
@@ -42,7 +45,7 @@ def detection_sections(scores: CocoScores, report: Path, split: str = "") -> dic
     return sections | {"What the scores mean": definition_list(DETECTIONS)}
 
 
-def _scores(scores: CocoScores, split: str) -> Html:
+def _scores(scores: CocoScores, notes: Sequence[str]) -> Html:
     counts = scores.flat()
     lead = element(
         "p",
@@ -52,9 +55,7 @@ def _scores(scores: CocoScores, split: str) -> Html:
     )
     row = ["detector", *(_score(scores.summary[name]) for name in HEADLINE)]
     parts = [lead, table("Scores of all categories", ["", *HEADLINE], [row])]
-    if split == "val":
-        parts.append(element("p", SELECTION_NOTE))
-    return concatenate(parts)
+    return concatenate([*parts, *(element("p", note) for note in notes)])
 
 
 def _count_text(counts: Mapping[str, float], what: str) -> str:

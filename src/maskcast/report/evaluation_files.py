@@ -123,6 +123,8 @@ def _write_readme(path: Path, evaluation: ForecastEvaluation, comparisons: Seque
     facts = {"split": split, **evaluation.facts}
     if note := selection_note(split):
         facts["selection"] = note
+    if evaluation.notes:
+        facts["trained on"] = " ".join(evaluation.notes)
     lines = ["# Evaluation", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
     lines += ["", markdown(*score_table(evaluation.scores))]

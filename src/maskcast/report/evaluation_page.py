@@ -97,7 +97,11 @@ def _scores(evaluation: ForecastEvaluation, compared: list[ClipComparison]) -> H
             collapsible("Clip by clip: how certain the differences are", each_clip, element("p", EXPLANATION))
         )
     prepared = evaluation.prepared
-    notes = (size_note(prepared.height, prepared.width), selection_note(evaluation.clips[0].split))
+    notes = (
+        size_note(prepared.height, prepared.width),
+        selection_note(evaluation.clips[0].split),
+        *evaluation.notes,
+    )
     parts += [element("p", note) for note in notes if note]
     return concatenate([*parts, collapsible("What was measured", facts)])
 

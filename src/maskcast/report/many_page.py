@@ -11,8 +11,9 @@ import numpy as np
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.evaluation.clip_scores import DEFINITIONS, LOWER_IS_BETTER
-from maskcast.evaluation.forecasts import size_note
+from maskcast.evaluation.forecasts import selection_note, size_note
 from maskcast.evaluation.many import EvaluationTask, MaskerResult, clips_to_score, shown_frames
+from maskcast.evaluation.notes import lookback_note, sentence
 from maskcast.labels import LabelMap
 from maskcast.markup import Html, concatenate, element, figure, table
 from maskcast.reading import pluralize
@@ -73,7 +74,13 @@ def write_many(
     sections["Time and memory"] = _best_marked(f"On {devices}, {task.precision}", costs)
     if left_out:
         sections["Left out"] = table("Models without scores", ["model", "reason"], list(left_out.items()))
-    sections = {"Size": element("p", size_note(store.height, store.width)), **sections}
+    warnings = [lookback_note(store, task.split), *(result.note for result in results)]
+    notes = [
+        size_note(store.height, store.width),
+        selection_note(task.split, "--split test"),
+        *map(sentence, warnings),
+    ]
+    sections = {"What was scored": concatenate([element("p", note) for note in notes if note]), **sections}
     meanings = [[key, text] for key, text in (DEFINITIONS | COSTS).items() if key in header]
     sections["What the numbers mean"] = table(
         "Columns of the tables; the best values are bold", ["name", "meaning"], meanings

@@ -53,7 +53,13 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
     header, rows = score_table(evaluation)
     (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
     _write_clips(folder / "per_clip.csv", evaluation)
-    lines = ["# Evaluation of videos", "", markdown(header, rows), _size_note(evaluation), ""]
+    lines = [
+        "# Evaluation of videos",
+        "",
+        markdown(header, rows),
+        " ".join([_size_note(evaluation), *evaluation.notes]),
+        "",
+    ]
     lines += ["## What the scores mean", ""]
     lines += [f"- `{name}`: {text}." for name, text in _meanings(evaluation).items()]
     if gained := _gains(evaluation):
@@ -161,7 +167,7 @@ def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
         element("p", f"Scored on: {scored}."),
         table("Scores of all clips", header, rows),
     ]
-    notes = (_size_note(evaluation), selection_note(evaluation.chosen[0].split))
+    notes = (_size_note(evaluation), selection_note(evaluation.chosen[0].split), *evaluation.notes)
     parts += [element("p", note) for note in notes if note]
     if gained:
         each_clip = table("The segmenter minus its base, each clip scored separately", GAIN, gained)

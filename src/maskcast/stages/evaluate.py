@@ -1,11 +1,13 @@
 """evaluate: score a forecaster and its masker, beside baselines, with tables and pictures."""
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from maskcast.curves import read_curves
+from maskcast.data.trained_frames import hashes_of_scored
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.labels import Split
@@ -78,6 +80,7 @@ def evaluate(
         data_digest,
         scored_clips,
     )
+    from maskcast.evaluation.notes import warn_of_lookback, warn_of_trained
     from maskcast.evaluation.record import FORECASTS, write_record
     from maskcast.inference.forecast import load_models, open_stores
     from maskcast.inference.mask_origin import MASKER, check_masker, check_no_labels
@@ -98,8 +101,13 @@ def evaluate(
     recorded = {"evaluate": params.model_dump(mode="json")}
     if "generate_masks" in generated.meta:
         recorded["generate_masks"] = generated.meta["generate_masks"]
+    masked = partial(hashes_of_scored, prepared, chosen)
+    forecast_frames = slice(params.context_frames, params.context_frames + params.horizon)
+    notes = warn_of_trained(forecaster, "the forecaster", partial(masked, frames=forecast_frames))
+    if generated.digest != prepared.digest:
+        notes += [*warn_of_trained(masker, "the masker", masked), *warn_of_lookback(prepared, split)]
     evaluation = ForecastEvaluation(
-        prepared, generated, chosen, *models, device=device, **settings, futures=params.futures
+        prepared, generated, chosen, *models, device=device, **settings, futures=params.futures, notes=notes
     )
     if MASKER in generated.meta:
         check_masker(generated, masker, "")

@@ -44,12 +44,16 @@ def evaluate_detector(
     Raises:
         MaskcastError: if the detector was trained for other classes.
     """
+    from functools import partial
+
     from maskcast.data.clip_store.frame_index import in_batches
     from maskcast.data.detection.dataset import DetectionSet
+    from maskcast.data.trained_frames import hashes_of_files
     from maskcast.digest import digest_tree
     from maskcast.evaluation import definitions
     from maskcast.evaluation.coco.evaluator import evaluate
     from maskcast.evaluation.coco.files import read_truth
+    from maskcast.evaluation.notes import warn_of_trained
     from maskcast.evaluation.record import DETECTIONS, write_record
     from maskcast.inference.detect import detect
     from maskcast.models.arithmetic import performed
@@ -71,12 +75,13 @@ def evaluate_detector(
     device = best_device()
     detections = list(detect(model.to(device), split, batches, params.precision))
     scores = evaluate(read_truth(split.truth, "bbox"), detections, "bbox")
+    notes = warn_of_trained(detector, "the detector", partial(hashes_of_files, split.paths), "image")
     flat = scores.flat()
     write_json(metrics, flat)
 
     report.mkdir()
-    write_report(report, scores, dataset / "images" / params.split, params.pictures)
-    for title, section in detection_sections(scores, report, params.split).items():
+    write_report(report, scores, dataset / "images" / params.split, params.pictures, notes)
+    for title, section in detection_sections(scores, report, params.split, notes).items():
         report_section(title, section)
     write_record(
         report / "evaluation.json",

@@ -72,8 +72,12 @@ def evaluate_video(
         MaskcastError: no clip can be scored, or masks are missing, of other classes or sizes, of another masker,
             or labels.
     """
+    from functools import partial
+
+    from maskcast.data.trained_frames import hashes_of_scored
     from maskcast.digest import digest_tree
     from maskcast.evaluation.forecasts import choose_split, scored_clips
+    from maskcast.evaluation.notes import warn_of_lookback, warn_of_trained
     from maskcast.evaluation.record import VIDEOS, write_record
     from maskcast.evaluation.videos import BASE, SEGMENTER, AmodalSetting, VideoEvaluation
     from maskcast.inference.forecast import open_stores
@@ -95,7 +99,10 @@ def evaluate_video(
         check_no_labels(store, split)
     if masker is not None:
         check_masker(generated, masker, ", or omit --masker for masks of another model")
-    evaluation = VideoEvaluation(prepared, scores, scored_clips(prepared, split), amodal)
+    chosen, notes = scored_clips(prepared, split), warn_of_lookback(prepared, split)
+    if masker is not None:
+        notes += warn_of_trained(masker, "the masker", partial(hashes_of_scored, prepared, chosen))
+    evaluation = VideoEvaluation(prepared, scores, chosen, amodal, notes)
     if masker is None and (copied := evaluation.exact_frames()):
         say(
             f"warning: {masks}: {pluralize(copied, 'mask', 'equals', 'equal')} the truth in every pixel; if "

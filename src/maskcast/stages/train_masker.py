@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskcast.labels import LOOKBACK
 from maskcast.markup import concatenate, element, figure, table
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
@@ -53,6 +52,7 @@ def train_masker(
     from maskcast.data.clip_store.reader import ClipStore
     from maskcast.dry_run_notes import is_dry_run
     from maskcast.evaluation.metrics import foreground_text
+    from maskcast.evaluation.notes import warn_of_lookback
     from maskcast.models.base import best_device, count_parameters
     from maskcast.models.segmentation.table import save_masker
     from maskcast.progress import is_main_process, report_section, say
@@ -69,11 +69,7 @@ def train_masker(
         __name__, params, clips=clips, encoder=encoder, start=start, masks=masks, unlabeled=unlabeled
     )
     task = segmentation_task(store, params, key, encoder, start, masks, unlabeled)
-    if LOOKBACK in store.meta:
-        say(
-            f"warning: {clips}: validation clips may begin with training frames (source.lookback), so scores of a "
-            "masker on them are too high; prepare clips with lookback: 0"
-        )
+    warn_of_lookback(store, "val")
     _draw_samples(task, resume_dir(masker) / "samples.png")
     meta: dict[str, Any] = {"height": store.height, "width": store.width}
     if task.pretrained is not None:

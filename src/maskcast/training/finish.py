@@ -3,9 +3,13 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from maskcast.curves import read_curves, write_curves
+from maskcast.data.trained_frames import count_trained, write_trained_frames
 from maskcast.dry_run_notes import is_dry_run
 from maskcast.progress import say
+from maskcast.reading import pluralize
 from maskcast.training.dry_run_training import dry_run_training
 from maskcast.training.loop import Task, fit
 from maskcast.training.schedule import Schedule
@@ -43,14 +47,30 @@ def finish_training(
             its learning curves precede this one.
 
     Raises:
-        MaskcastError: see ``fit``; or the learning curves of ``start`` are damaged.
+        MaskcastError: see ``fit``; or the learning curves or the list of frames of ``start`` are damaged.
     """
     before = read_curves(start) if start else {}  # before the training, as it may be damaged
+    if start:
+        _warn_of_trained(start, task)
     train = dry_run_training if is_dry_run() else fit
     scores, curve = train(task, schedule, resume, validate_start=start is not None)
     save(out)
     write_curves(out, {**before, name: curve})
+    learned = start is None or scores["best_epoch"] > 0  # else the weights are those of ``start``
+    write_trained_frames(out, task.frame_hashes("train") if learned else np.empty(0, np.uint64), start)
     write_json(metrics, dict(results(scores)))
     if summary:
         say(summary(scores))
     return scores
+
+
+def _warn_of_trained(start: Path, task: Task) -> None:
+    """Warns if the model to start from was trained on frames of the validation."""
+    trained, validated = count_trained(start, lambda: task.frame_hashes("val"))
+    if trained:
+        frames = pluralize(validated, "validation frame")
+        say(
+            f"warning: {start}: was trained on {trained} of {frames}, so validation scores are too high, also to "
+            "choose the best epoch; put clips that it has not seen into val (source.splits), or start from other "
+            "weights"
+        )

@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
     from maskcast.training.step_metrics import Logged
@@ -72,6 +73,15 @@ class Task(ABC):
         Only such weights replace the initial ones.
         """
         return True
+
+    def frame_hashes(self, split: Literal["train", "val"]) -> "np.ndarray":
+        """Returns hashes (N,) of the frames whose labels it learns from, or of those that validation scores.
+
+        There are none if it learns without labels; see ``data.trained_frames``.
+        """
+        import numpy as np
+
+        return np.empty(0, np.uint64)
 
 
 class ChunkedTask(Task):

@@ -214,14 +214,19 @@ def names_in(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
 
 
 def _split_of(raw: Path, name: str, one: SequenceFiles, files: Collection[Path]) -> tuple[str, bool] | None:
-    """Returns the split in a sequence's name, else in its folders, else in those of its labels, if these agree."""
+    """Returns the split in a sequence's name, else in its folders, else in those of its labels, if these agree.
+
+    Labels in a folder of `val` or `test` say more than frames in one of `train`, as KITTI-STEP has them.
+    """
     if (own := split_of_name(name)) and own[1]:
         return own
+    found: list[tuple[str, bool]] = []
     for places in ({path.parent for path in one.frames.files}, {file.with_suffix("") for file in files}):
         splits = {next(_splits_in_path(place.relative_to(raw)), None) for place in places}
         if len(splits) == 1 and (split := splits.pop()):
-            return split
-    return None
+            found.append(split)
+    held_out = [(split, exact) for split, exact in found if exact and split != "train"]
+    return next(iter([*held_out, *found]), None)
 
 
 def _splits_in_path(folder: Path) -> Iterator[tuple[str, bool]]:

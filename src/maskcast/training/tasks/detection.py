@@ -8,6 +8,7 @@ cross-entropy, not by focal loss.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from maskcast.data.augment.mirror import swapped_ids
 from maskcast.data.clip_store.frame_index import in_batches
 from maskcast.data.detection.dataset import DetectionSet
 from maskcast.data.images import read_image
+from maskcast.data.trained_frames import hashes_of_files
 from maskcast.distributed import all_gather, all_sum, rank, rank_indices, world_size
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import evaluate
@@ -82,6 +84,10 @@ class DetectorTask(Task):
     def detector(self) -> Detector:
         """The detector that is validated and kept."""
         return self.averaged.final
+
+    def frame_hashes(self, split: Literal["train", "val"]) -> np.ndarray:
+        """Returns hashes (N,) of the labelled images of a split."""
+        return hashes_of_files((self.train if split == "train" else self.val).paths)
 
     @property
     def same_each_step(self) -> bool:

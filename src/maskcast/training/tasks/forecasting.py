@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from maskcast.data.augment.mirror import check_swaps_of_one_map
 from maskcast.data.clip_store.frame_index import in_batches, spread
 from maskcast.data.clip_store.reader import Clip, ClipStore
+from maskcast.data.trained_frames import hashes_of_clips, hashes_of_scored
 from maskcast.distributed import all_gather, all_reduce_counts, rank_indices
 from maskcast.dry_run_notes import is_dry_run
 from maskcast.errors import MaskcastError
@@ -96,6 +97,7 @@ class ForecastTask(Task):
                     "clips again, or set flip to 0"
                 )
         context_store, target_store = (model.input.source(clips, store) for store in (masks, target))
+        self._train = [clips.get(clip.id) for clip in train if clip.id in clips]
         self._context = model.batch_source(context_store, [context_store.get(clip.id) for clip in train])
         self._target = self._context  # one source, so that the tracks of a clip are computed once
         if target_store is not context_store:
@@ -174,6 +176,13 @@ class ForecastTask(Task):
     def improves_on_start(self) -> bool:
         """Whether the model, as last validated, is surely better than the initial weights."""
         return self.start_scores_M2 is None or is_significantly_better(self.videos_M2, self.start_scores_M2)
+
+    def frame_hashes(self, split: Literal["train", "val"]) -> np.ndarray:
+        """Returns hashes (N,) of the frames of the training clips, or of those that the validation forecasts."""
+        if split == "train":
+            return hashes_of_clips(self.clips, self._train)
+        begin = self.params.context_frames
+        return hashes_of_scored(self.clips, self.val, slice(begin, begin + self.params.horizon))
 
     def check_rebuilt(self) -> None:
         """Checks what a forecaster of another package is when it is built anew: it forecasts a validation clip."""

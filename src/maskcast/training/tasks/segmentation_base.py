@@ -8,12 +8,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor, nn
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.statistics import frame_statistics
+from maskcast.data.trained_frames import hashes_of_clips, hashes_of_scored
 from maskcast.distributed import rank
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
@@ -143,6 +145,12 @@ class SegmentationTask(Task):
             return self.validation.scores(self.student)
         statistics = {} if self.semi_supervised is None else self.semi_supervised.pseudo.statistics()
         return self.averaged.validate(self.validation.scores, "jaccard") | statistics
+
+    def frame_hashes(self, split: Literal["train", "val"]) -> np.ndarray:
+        """Returns hashes (N,) of the frames of the labelled training clips, or of the validation clips."""
+        if split == "train":
+            return hashes_of_clips(self.store, self.windows.clips)
+        return hashes_of_scored(self.store, self.validation.clips)
 
     def finish(self) -> None:
         """Converts the trained segmenter to the form that is saved, with a plain convolution as its head."""
