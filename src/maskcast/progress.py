@@ -127,7 +127,7 @@ def _say_if_slow(message: str) -> Iterator[None]:
 def track(
     items: Iterable[T], description: str, total: int | None = None, of: FullLoop | None = None
 ) -> Iterator[T]:
-    """Yields ``items`` and shows progress: a bar on a terminal, else a line every 15 s.
+    """Yields ``items`` and shows progress: a bar on a terminal that can redraw it, else a line every 15 s.
 
     Args:
         items: the items of work.
@@ -140,7 +140,7 @@ def track(
     if total is None and isinstance(items, Sized):
         total = len(items)
     console = Console(stderr=True)
-    if not console.is_terminal or not is_main_process():
+    if not console.is_terminal or console.is_dumb_terminal or not is_main_process():
         yield from _lines(items, description, total)
         return
     columns = (
@@ -167,7 +167,8 @@ def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[
         if time.monotonic() - said > LINE_EVERY_S:
             said = time.monotonic()
             rate = f", {done / (said - start):.3g}/s" if done else ""  # the first item may take long
-            told = f"{said - start:.0f} s{rate}"
+            left = f", {(total - done) * (said - start) / done:.0f} s left" if done and total else ""
+            told = f"{said - start:.0f} s{rate}{left}"
             say(f"{description}: {done}{f'/{total}' if total else ''} ({told})")
         yield item
 

@@ -17,9 +17,9 @@ def test_the_worst_class_comes_first_and_absent_ones_are_left_out() -> None:
     ]
 
 
-def test_a_class_that_is_only_found_has_no_recall() -> None:
+def test_a_class_that_is_only_found_has_no_recall_and_comes_last() -> None:
     found = class_scores(LabelMap("mask", ("rest", "red")), np.array([[3000, 1], [0, 0]]))
     assert found == [
-        ["red", "0.000", "0.000", "-", "0", "-"],
         ["rest", "1.000", "1.000", "1.000", "3,001", "red (0.0%)"],
+        ["red", "0.000", "0.000", "-", "0", "-"],
     ]

@@ -49,11 +49,11 @@ def test_images_bear_the_names_of_their_files(sections: Mapping[str, Html]) -> N
     assert 'alt="street/a.jpg: truth and detections"' in sections["Images"] and "01_1" not in sections["Images"]
 
 
-def test_the_best_category_is_first_and_one_without_truth_is_last(sections: Mapping[str, Html]) -> None:
+def test_the_worst_category_is_first_and_one_without_truth_is_last(sections: Mapping[str, Html]) -> None:
     _, *found = rows(sections["By category"])
-    assert [row[0] for row in found] == ["&lt;red&gt;", "blue", "green"]
-    assert [row[1] for row in found] == ["1.0000", "0.0000", "n/a"]
-    assert found[0][-2:] == ["1", "1"]
+    assert [row[0] for row in found] == ["blue", "&lt;red&gt;", "green"]
+    assert [row[1] for row in found] == ["0.0000", "1.0000", "n/a"]
+    assert found[1][-2:] == ["1", "1"]
 
 
 def test_the_table_of_categories_says_that_it_leaves_out_crowds(
@@ -66,7 +66,7 @@ def test_the_table_of_categories_says_that_it_leaves_out_crowds(
     shown = detection_sections(evaluate(truth, found.detections, "bbox"), tmp_path / "none", "train")
     assert "Images" not in shown
     assert ": 3 truths in 1 image" in shown["Scores"] and "selected" not in shown["Scores"]
-    assert "best AP first; its truths leave out 1 crowd<" in shown["By category"]
+    assert "worst AP first, those without truths last; its truths leave out 1 crowd<" in shown["By category"]
 
 
 def test_images_have_a_key_and_a_text(sections: Mapping[str, Html]) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Sequence
@@ -93,7 +94,18 @@ def test_progress_is_told_in_frames_of_all_frames(
     monkeypatch.setattr(progress, "LINE_EVERY_S", -1.0)
     run(store, masker, tmp_path / "out")
     frames = sum(clip.num_frames for clip in store.clips)
-    assert f"masking frames: {frames - 1}/{frames} (" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"masking frames: {frames - 1}/{frames} (" in said and re.search(r"/s, \d+ s left\)", said)
+
+
+def test_a_terminal_that_cannot_redraw_a_bar_gets_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", -1.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the captured stream as a terminal
+    monkeypatch.setenv("TERM", "dumb")
+    assert list(progress.track(range(3), "counting")) == [0, 1, 2]
+    assert "counting: 2/3 (0 s, " in capsys.readouterr().err
 
 
 class Killed(BaseException):

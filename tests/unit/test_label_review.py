@@ -72,8 +72,9 @@ def test_swapped_labels_come_first(folder: Path, tmp_path: Path, capsys: pytest.
     page = (tmp_path / "review/frames.html").read_text()
     assert page.count("<img ") == len(rows)
     assert page.index(f"{rows[0]['clip']}, frame {rows[0]['frame']}: score {scores[0]:.3f}, ")
-    key = re.search('aria-label="Colours">(.*?)</ul>', page)[1]
-    assert re.findall("</svg>([^<]*)</li>", key)[:2] == ["red", "blue"]
+    keys = dict(re.findall('aria-label="Colours of ([a-z]*)">(.*?)</ul>', page))
+    named = {name: re.findall("</svg>([^<]*)</li>", key) for name, key in keys.items()}
+    assert named == {"classes": ["red", "blue"], "errors": ["right", "missed", "false alarm", "wrong class"]}
     assert "confident of red from" in page
     once = 19 + 19 + 9  # frames of val_0 and val_1, and those of val_2 that val_1 does not show
     assert re.search(rf">labelled frames</th><td[^>]*>{once}</td>", page)

@@ -674,7 +674,7 @@ def test_the_page_of_suggestions_has_a_key_of_the_classes_that_are_found(store: 
     save_masker(Path("blue"), model, config, {})
     words = ["labels", "suggest", "--clips", "clips", "--masker", "blue", "--budget", "1"]
     assert main([*words, "--output", "suggested"]) == 0
-    key = re.search('aria-label="Colours">(.*?)</ul>', Path("suggested/frames.html").read_text())[1]
+    key = re.search('aria-label="Colours of classes">(.*?)</ul>', Path("suggested/frames.html").read_text())[1]
     assert re.findall("</svg>([^<]*)</li>", key) == ["blue"]
 
 

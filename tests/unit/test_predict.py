@@ -57,7 +57,7 @@ def test_progress_is_told_in_batches(
     run_stage("predict", {"batch_size": 2}, **inputs, predictions=tmp_path / "out")
     first, second = re.findall(r"predicting batches: .*", capsys.readouterr().err)
     assert re.fullmatch(r"predicting batches: 0/2 \(\d+ s\)", first)  # no rate of nothing
-    assert re.fullmatch(r"predicting batches: 1/2 \(\d+ s, \S+/s\)", second)
+    assert re.fullmatch(r"predicting batches: 1/2 \(\d+ s, \S+/s, \d+ s left\)", second)
 
 
 def test_forecasts_come_as_a_store_in_numeric_order(tmp_path: Path, inputs: dict[str, Path]) -> None:

@@ -16,8 +16,10 @@ from maskcast.data.unlabeled import ClipFrames
 from maskcast.errors import MaskcastError
 from maskcast.models.encoders.table import load_encoder
 from maskcast.models.segmentation.table import load_masker
+from maskcast.progress import listening
+from maskcast.report.page import Page
 from maskcast.runner.run import run_stage
-from maskcast.stages.pretrain_encoder import PretrainEncoder, pretrain_encoder
+from maskcast.stages.pretrain_encoder import PretrainEncoder, _report_probe, pretrain_encoder
 from maskcast.stages.train_masker import TrainMasker, train_masker
 from maskcast.training.tasks import encoder as encoder_tasks
 from maskcast.training.tasks.encoder import EncoderTask
@@ -57,6 +59,14 @@ def outputs(folder: Path) -> dict[str, Path]:
     return {"encoder": folder / "encoder", "metrics": folder / "metrics.json"}
 
 
+@pytest.mark.parametrize(("knn", "worse"), [(0.3, True), (0.5, False)])
+def test_a_training_that_made_the_classes_harder_to_tell_is_said(tmp_path: Path, knn: float, worse: bool) -> None:
+    with listening(page := Page("pretrain_encoder")):
+        _report_probe({"knn": knn, "knn_random": 0.4})
+    page.write(tmp_path / "page.html", {}, params(), {})
+    assert ("The training has made this worse: train longer" in (tmp_path / "page.html").read_text()) == worse
+
+
 def weights(out: dict[str, Path]) -> bytes:
     return (out["encoder"] / "model.safetensors").read_bytes()
 
@@ -67,7 +77,8 @@ def test_it_writes_an_encoder_and_its_scores_and_does_so_again(
 ) -> None:
     first, second = outputs(tmp_path / "first"), outputs(tmp_path / "second")
     for out in (first, second):
-        pretrain_encoder(unlabeled=store.root, params=params(method=METHODS[method]), **out)
+        with listening(page := Page("pretrain_encoder")):
+            pretrain_encoder(unlabeled=store.root, params=params(method=METHODS[method]), **out)
     assert weights(first) == weights(second)
     metrics = json.loads(first["metrics"].read_text())
     assert metrics["frames"] == 88 and metrics["epochs"] == 2 and metrics["parameters"] > 1000
@@ -79,6 +90,11 @@ def test_it_writes_an_encoder_and_its_scores_and_does_so_again(
     assert len(description["meta"]["mean"]) == len(description["meta"]["std"]) == 3
     assert all(tensor.isfinite().all() for tensor in encoder.state_dict().values())
     assert cv2.imread(str(tmp_path / "first/encoder.resume/views.png")).shape == (32, 128, 3)
+    page.write(tmp_path / "page.html", metrics, params(), {})
+    text = (tmp_path / "page.html").read_text()
+    assert f"accuracy of {metrics['knn']:.3f}, and {metrics['knn_random']:.3f} before the training" in text
+    assert ("The training has made this worse" in text) == (metrics["knn"] < metrics["knn_random"])
+    assert 'alt="Samples of the first batch"' in text and "two augmented views of the same frames" in text
 
 
 class Killed(BaseException):

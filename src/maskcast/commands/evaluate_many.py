@@ -1,6 +1,7 @@
 """The command `evaluate-many`: scores and measures many maskers on the same clips."""
 
 import argparse
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from maskcast.runner.references import resolve_reference
 from maskcast.runner.variants import read_failure
 
 if TYPE_CHECKING:
-    from maskcast.evaluation.many import EvaluationTask
+    from maskcast.evaluation.many import EvaluationTask, MaskerResult
 
 DESCRIPTION = "Compares the scores and speed of many maskers on the same clips: one page and one CSV file."
 EPILOG = """\
@@ -25,7 +26,7 @@ label map that it shares with the clips, in a process of its own, one after the 
 masker, and maskers without a shared map, are left out and reported.
 
 The --out folder gets
-  index.html   tables, best numbers in bold, and pictures of the first clip
+  index.html   tables, the best Jaccard first, and pictures of the first clip
   scores.csv   one row per model and label map
 
 examples:
@@ -75,6 +76,12 @@ def score_grid(
     shutil.copy(Path(out, "index.html"), page)
 
 
+def _macro_jaccard(result: "MaskerResult") -> float:
+    """Returns the mean Jaccard over the maps that have one; below all others without any."""
+    jaccards = [scores["jaccard"] for scores in result.scores.values() if "jaccard" in scores]
+    return sum(jaccards) / len(jaccards) if jaccards and not math.isnan(sum(jaccards)) else -1.0
+
+
 def score(
     maskers: Mapping[str, Path],
     task: "EvaluationTask",
@@ -108,6 +115,7 @@ def score(
         else:
             left_out[result[0]] = str(result[1])
             print(f"left out {result[0]}: {result[1]}")
+    results.sort(key=_macro_jaccard, reverse=True)
     if not results:
         name, reason = next(iter(left_out.items()))
         raise MaskcastError(f"no model can be scored, first {name}: {reason}")

@@ -8,16 +8,30 @@ from maskcast.labels import LabelMap
 HEADER = ["class", "Jaccard", "precision", "recall", "true pixels", "most confused with"]
 
 
+def worst_first(jaccard_K: np.ndarray, pixels_K: np.ndarray) -> tuple[list[int], list[int]]:
+    """Returns the ids of the classes in the truth, the worst first, and of those that were only predicted.
+
+    Args:
+        jaccard_K: Jaccard index of each class; not finite where a class is neither in truth nor prediction.
+        pixels_K: true pixels of each class.
+    """
+    order = [int(k) for k in np.argsort(jaccard_K, kind="stable") if np.isfinite(jaccard_K[k])]
+    return [k for k in order if pixels_K[k]], [k for k in order if not pixels_K[k]]
+
+
 def class_scores(label_map: LabelMap, counts_KK: np.ndarray) -> list[list[str]]:
-    """Returns the rows of a table of the classes that occur, the worst first; see `HEADER`.
+    """Returns the rows of a table of the classes, the worst first, then those without true pixels; see `HEADER`.
 
     Args:
         label_map: of kind ``classes``.
         counts_KK: confusion matrix, rows = true class, columns = predicted class.
     """
     jaccard_K = jaccard_per_class(counts_KK)
-    present = [k for k in np.argsort(jaccard_K, kind="stable") if np.isfinite(jaccard_K[k])]
-    return [[label_map.classes[k], f"{jaccard_K[k]:.3f}", *_of_class(counts_KK, k, label_map)] for k in present]
+    present, only_predicted = worst_first(jaccard_K, counts_KK.sum(axis=1))
+    return [
+        [label_map.classes[k], f"{jaccard_K[k]:.3f}", *_of_class(counts_KK, k, label_map)]
+        for k in (*present, *only_predicted)
+    ]
 
 
 def _of_class(counts_KK: np.ndarray, k: int, label_map: LabelMap) -> list[str]:

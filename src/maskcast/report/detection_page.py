@@ -63,7 +63,7 @@ def _count_text(counts: Mapping[str, float], what: str) -> str:
 
 
 def _categories(scores: CocoScores) -> Html:
-    best_first = sorted(scores.per_category, key=lambda category: -np.nan_to_num(category.AP, nan=-1))
+    worst_first = sorted(scores.per_category, key=lambda category: np.nan_to_num(category.AP, nan=np.inf))
     rows = [
         [
             category.name,
@@ -71,11 +71,11 @@ def _categories(scores: CocoScores) -> Html:
             f"{category.truths:,}",
             f"{category.detections:,}",
         ]
-        for category in best_first
+        for category in worst_first
     ]
     header = ["category", *CATEGORY_SCORES, "truths", "detections"]
-    caption = "Scores of each category, best AP first"
-    if crowds := len(scores.truth.annotations) - sum(category.truths for category in best_first):
+    caption = "Scores of each category, worst AP first, those without truths last"
+    if crowds := len(scores.truth.annotations) - sum(category.truths for category in worst_first):
         caption += f"; its truths leave out {pluralize(crowds, 'crowd', commas=True)}"
     return table(caption, header, rows)
 

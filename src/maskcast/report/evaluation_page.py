@@ -16,6 +16,7 @@ from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, collapsible, concatenate, definition_list, element, table
 from maskcast.progress import report_section
 from maskcast.report.charts import line_chart
+from maskcast.report.class_scores import worst_first
 from maskcast.report.clip_by_clip import EXPLANATION, HEADER, ClipComparison, comparison_sentence
 from maskcast.report.clip_player import draw_sprite, legend, player
 from maskcast.report.confusions import confusions
@@ -155,23 +156,25 @@ def _classes(scores: Mapping[str, ForecastScores], classes: Sequence[str]) -> Ht
     pixels_K = scores[FORECASTER].matrix_hKK[last].sum(axis=1)
     best = best_baseline(scores)
     forecaster_K, baseline_K = (jaccard_per_class(scores[name].matrix_hKK[last]) for name in (FORECASTER, best))
-    order = [
-        k for k in np.argsort(-np.nan_to_num(forecaster_K, nan=-1), kind="stable") if np.isfinite(forecaster_K[k])
-    ]
-    rows = [
-        [
+    rows = {
+        k: [
             classes[k],
             _bar(forecaster_K[k], baseline_K[k]),
             f"{forecaster_K[k]:.3f}",
             format_score(baseline_K[k], 3),
             f"{pixels_K[k]:,}",
         ]
-        for k in order
-    ]
+        for k in np.flatnonzero(np.isfinite(forecaster_K)).tolist()
+    }
+    present, only_forecast = worst_first(forecaster_K, pixels_K)
     frame = scores[FORECASTER].frame_numbers[last]
     marked = f"the mark the best baseline, {_words(best)}"
-    caption = f"Jaccard of each class at frame {frame}; the bar is the {FORECASTER}, {marked}"
-    parts = [table(caption, ["class", "0 to 1", FORECASTER, _words(best), "true pixels"], rows)]
+    caption = f"Jaccard of each class at frame {frame}, worst first; the bar is the {FORECASTER}, {marked}"
+    header = ["class", "0 to 1", FORECASTER, _words(best), "true pixels"]
+    parts = [table(caption, header, [rows[k] for k in present])]
+    if only_forecast:
+        summary = f"Forecast, but not in the truth: {len(only_forecast)} of {len(classes)} classes"
+        parts.append(collapsible(summary, table(summary, header, [rows[k] for k in only_forecast])))
     if absent := [name for name, value in zip(classes, forecaster_K, strict=True) if not np.isfinite(value)]:
         summary = f"Neither in truth nor forecast: {len(absent)} of {len(classes)} classes"
         parts.append(collapsible(summary, element("p", f"{', '.join(absent)}.")))

@@ -13,6 +13,7 @@ from maskcast.evaluation.masker import MaskerScores
 from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.files import file_stem
 from maskcast.markup import Html, collapsible, concatenate, element, figure, table
+from maskcast.report.class_scores import worst_first
 from maskcast.report.clip_player import legend
 from maskcast.report.overlays import masker_strip
 from maskcast.report.paint import class_entries
@@ -60,10 +61,12 @@ def write_label_maps(
     parts = [table("The masker's masks over all frames of the split", HEADER, rows), element("p", NOTE)]
     for name, classes in by_class.items():
         names = scores[name].label_map.classes
-        cells = [
-            [names[k], f"{jaccard:.3f}", f"{pixels:,}"] for k, pixels, jaccard in classes if np.isfinite(jaccard)
-        ]
-        parts.append(collapsible(f"By class of {name}", table(name, ["class", "Jaccard", "true pixels"], cells)))
+        _, pixels_K, jaccard_K = zip(*classes, strict=True)
+        present, only_predicted = worst_first(np.array(jaccard_K), np.array(pixels_K))
+        cells = [[names[k], f"{jaccard_K[k]:.3f}", f"{pixels_K[k]:,}"] for k in (*present, *only_predicted)]
+        caption = f"{name}, the worst first, those without true pixels last"
+        of_classes = table(caption, ["class", "Jaccard", "true pixels"], cells)
+        parts.append(collapsible(f"By class of {name}", of_classes))
     (folder / "maps").mkdir()
     drawn = _draw(folder / "maps", scores, prepared, generated, clips)
     if drawn:

@@ -85,9 +85,11 @@ def review(folder: Path, store: ClipStore, masker: Path, params: ReviewLabels) -
         f"confident of {name} from": f"{threshold:.3f}" if threshold <= 1 else "never"
         for name, threshold in zip(store.classes, result.thresholds_K.tolist(), strict=True)
     }
-    entries = [*class_entries([ids for _, ids in drawn], store.classes), *ERRORS] if drawn else []
+    keys = {}
+    if drawn:
+        keys = {"classes": class_entries([ids for _, ids in drawn], store.classes), "errors": ERRORS}
     figures = [figure for figure, _ in drawn]
-    page = frames_page("Labels to review", lead, entries, figures, "How they were found", facts)
+    page = frames_page("Labels to review", lead, keys, figures, "How they were found", facts)
     (folder / PAGE).write_text(page, encoding="utf-8")
     return len(shown)
 

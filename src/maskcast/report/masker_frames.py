@@ -50,18 +50,25 @@ def mask_frame(store: ClipStore, worker: Worker, clip_id: str, t: int) -> tuple[
 
 
 def frames_page(
-    title: str, lead: str, entries: Sequence[Entry], frames: Iterable[Html], how: str, facts: Mapping[str, object]
+    title: str,
+    lead: str,
+    keys: Mapping[str, Sequence[Entry]],
+    frames: Iterable[Html],
+    how: str,
+    facts: Mapping[str, object],
 ) -> str:
-    """Returns a page of frames, with a legend, and of how they were found.
+    """Returns a page of frames, with legends, and of how they were found.
 
     Args:
         title: heading.
         lead: what is shown.
-        entries: names and colours of the legend.
+        keys: names and colours of each legend, by what they stand for.
         frames: figures of the frames.
         how: caption of the table of facts.
         facts: settings and results, by name.
     """
     settings = table(how, ["fact", "value"], [[name, str(value)] for name, value in facts.items()])
-    shown = concatenate([element("p", lead), legend(entries, "Colours"), *frames])
+    titles = {f"Colours of {name}": key for name, key in keys.items()}
+    legends = [part for title, key in titles.items() for part in (element("p", f"{title}:"), legend(key, title))]
+    shown = concatenate([element("p", lead), *legends, *frames])
     return document(title, {"Frames": shown, "How": element("div", settings, class_="facts")})

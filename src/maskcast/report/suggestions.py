@@ -69,9 +69,9 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
         "expected number of wrong pixels of a class."
     )
     facts = {"clips": store.root, "masker": masker, "candidates": len(candidates)} | params.model_dump()
-    entries = class_entries([ids for _, ids in drawn], store.classes)
+    keys = {"classes": class_entries([ids for _, ids in drawn], store.classes)}
     figures = element("div", *(figure for figure, _ in drawn), class_="charts")
-    page = frames_page("Frames to label next", lead, entries, [figures], "How they were chosen", facts)
+    page = frames_page("Frames to label next", lead, keys, [figures], "How they were chosen", facts)
     (folder / PAGE).write_text(page, encoding="utf-8")
     return len(chosen)
 

@@ -1,12 +1,14 @@
 """pretrain_encoder: pretrain an encoder, or a whole masker, on frames without labels."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import first_class_map
+from maskcast.markup import element, figure
 from maskcast.models.encoders.configs import DenseConfig, NoMethod
-from maskcast.progress import is_main_process, report_file, say
+from maskcast.progress import is_main_process, report_file, report_section, say
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.training.tasks.encoder_params import EncoderTraining
 
@@ -59,7 +61,8 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
         return
     frames = open_frames(unlabeled, resume_dir(encoder))
     task = encoder_task(frames, params, fingerprint(__name__, params, unlabeled=unlabeled))
-    _report_views(task, resume_dir(encoder) / "views.png")
+    views = resume_dir(encoder) / "views.png"
+    _draw_views(task, views)
     start, trained = deepcopy(task.encoder), task.encoder
     meta: dict[str, Any] = {"method": params.method.name}
     meta |= {"mean": trained.mean.tolist(), "std": trained.std.tolist()}
@@ -91,6 +94,12 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
         metrics=metrics,
         results=results,
     )
+    if is_main_process():
+        rows = "inputs of the network, and below them what it has to predict"
+        if not isinstance(task, DenseTask):
+            rows = "two augmented views of the same frames, or of frames near each other, one below the other"
+        caption = f"{views.name}, samples of the first batch: {rows}"
+        report_section("Views", figure("Samples of the first batch", caption, views.read_bytes()))
 
 
 def encoder_task(frames: "Frames", params: EncoderTraining, fingerprint: str) -> "EncoderTask | DenseTask":
@@ -127,10 +136,24 @@ def _probe_scores(trained: "Normalised", start: "Normalised", store: "ClipStore"
         f"encoder: linear probe {scores['linear_probe']:.3f} (random {scores['linear_probe_random']:.3f}), "
         f"kNN {scores['knn']:.3f} (random {scores['knn_random']:.3f}), mean class accuracy"
     )
+    _report_probe(scores)
     return scores
 
 
-def _report_views(task: "EncoderTask | DenseTask", path: Path) -> None:
+def _report_probe(scores: Mapping[str, float]) -> None:
+    """Shows whether the training has helped."""
+    text = (
+        f"A kNN probe tells the classes apart with a mean class accuracy of {scores['knn']:.3f}, and "
+        f"{scores['knn_random']:.3f} before the training."
+    )
+    shown: object = text
+    if scores["knn"] < scores["knn_random"]:
+        remedy = "The training has made this worse: train longer or on more frames, or set method: none."
+        shown = element("strong", f"{text} {remedy}")
+    report_section("Scores", element("p", shown))
+
+
+def _draw_views(task: "EncoderTask | DenseTask", path: Path) -> None:
     """Draws sample views in rows, into a folder that still exists when the run uploads it."""
     if not is_main_process():
         return

@@ -168,7 +168,10 @@ def _report_scores(task: "SegmentationTask", path: Path, lead: str, warning: str
         texts = [f"## {name}\n\n{markdown(HEADER, rows)}" for name, rows in tables.items()]
         path.write_text("\n".join([f"{note}\n", *texts]), encoding="utf-8")
         report_file(path, "masker")
-    shown = (table(f"Classes of {name}, the worst first", HEADER, rows) for name, rows in tables.items())
+    shown = (
+        table(f"Classes of {name}, worst first, those not in the truth last", HEADER, rows)
+        for name, rows in tables.items()
+    )
     first = [element("p", f"{lead}. {note}")]
     if warning:
         first.append(element("p", element("strong", f"{warning[:1].upper()}{warning[1:]}.")))
