@@ -9,11 +9,13 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
+import sqlalchemy
 import torch
 from tests.conftest import write_store
 from tests.integration.promoters import promote_at_once
@@ -38,6 +40,7 @@ from maskcast.registry.promotion import Transaction, promote, rollback
 from maskcast.registry.store import Registry
 from maskcast.runner.mlflow_client import new_client
 from maskcast.runner.mlflow_uri import tracking_uri
+from maskcast.runner.run import run_stage
 from maskcast.stages.evaluate import Evaluate, evaluate
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.register_models import RegisterModels, register_models
@@ -243,6 +246,44 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment that names no server: mlflow.db in the working directory."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_registration_whose_disk_is_full_says_so_and_its_run_is_ended_by_the_next(
+    workshop: Workshop, tmp_path: Path, empty_database: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    outputs = {"registration": tmp_path / "registration.json", "page": tmp_path / "page.html"}
+    disk = SimpleNamespace(is_full=False)
+
+    def execute(cursor: Any, statement: str, *_: Any) -> None:
+        disk.is_full |= statement.startswith("INSERT INTO model_versions")
+        if disk.is_full and not statement.startswith("SELECT"):
+            raise sqlite3.OperationalError("database or disk is full")
+
+    def register() -> None:
+        run_stage("register_models", {"gate": NO_BASELINE}, **workshop.forecaster(1), **outputs)
+
+    def statuses() -> list[str]:
+        client = new_client()
+        experiment = client.get_experiment_by_name("maskcast").experiment_id
+        return [each.info.status for each in client.search_runs([experiment])]
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "do_execute", execute)
+    try:
+        with pytest.raises(MaskcastError) as refused:
+            register()
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "do_execute", execute)
+    assert str(refused.value) == (
+        f"sqlite:///{tmp_path}/mlflow.db: MLflow error: database or disk is full; free space on its disk, and run "
+        "the same command again to resume"
+    )
+    assert "Traceback" not in capfd.readouterr().err
+    assert statuses() == ["RUNNING"]
+    register()
+    assert statuses() == ["FINISHED"]
+    assert not (tmp_path / "registration.json.resume").exists()
 
 
 @pytest.mark.usefixtures("embedded")

@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from maskcast.registry.page import write_page
 from maskcast.registry.store import CANDIDATE, CHAMPION, EVALUATION, Registry, Version
 from maskcast.registry.verdict import Verdict
 from maskcast.runner.mlflow_errors import convert_mlflow_errors
-from maskcast.runner.mlflow_run import open_run
+from maskcast.runner.mlflow_run import end_run, open_run
 from maskcast.runner.outputs import run_file
 from maskcast.runner.provenance import Origin
 from maskcast.writing import write_json
@@ -180,9 +180,10 @@ def _run(client: Any, record: EvaluationRecord, origin: Origin, key_file: Path) 
             client.log_artifact(run_id, str(origin.inputs["report"] / name), EVALUATION)
         yield run_id, client.get_run(run_id).info.artifact_uri
     except BaseException as error:
-        client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        with suppress(Exception):  # as the work may have failed because of MLflow, whose first error says more
+            end_run(client, run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", key_file)
         raise
-    client.set_terminated(run_id, "FINISHED")
+    end_run(client, run_id, "FINISHED", key_file)
 
 
 def _create_once(registry: Registry, source: str, run_id: str, tags: Mapping[str, str], artifact: Artifact) -> int:

@@ -50,6 +50,7 @@ def new_client(*, read_only: bool = False) -> Any:
         import mlflow
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # else one line per table of a new database
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # else a traceback of what it raises
         if is_server(uri):
             _check_server(uri)
         path = database_file(uri)

@@ -108,6 +108,10 @@ def user_error(error: Exception) -> MaskcastError:
         remedy = TLS
     elif "ProxyError" in names:
         remedy = PROXY
+    elif is_disk_full(error):
+        of_database = (getattr(each, "orig", None) for each in exception_chain(error))
+        text = str(next(filter(None, of_database), text))
+        remedy = "free space on its disk, and run the same command again"
     elif "out-of-date database schema" in text:
         remedy = UPGRADE
     else:

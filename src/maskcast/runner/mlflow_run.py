@@ -8,6 +8,7 @@ MLflow plugin of Kubeflow Pipelines. The first stage joins it, and further ones 
 import json
 import re
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -52,6 +53,8 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
     """
     from mlflow.entities import RunTag
 
+    with suppress(FileNotFoundError):
+        _open_file(key_file).rename(key_file)
     run_id, name = env_value("MLFLOW_RUN_ID"), env_value("MLFLOW_EXPERIMENT_NAME")
     external = None if run_id is None else _external_run(client, run_id)
     experiment = _experiment(client, name) if external is None else _experiment_of(client, external)
@@ -80,6 +83,25 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
     created = client.create_run(experiment.experiment_id, run_name=origin.title, tags=tags)
     _log_missing(client, created, origin)
     return str(created.info.run_id)
+
+
+def end_run(client: Any, run_id: str, status: str, key_file: Path) -> None:
+    """Ends a run. If that fails, its key is kept: the next ``open_run`` resumes it, and it does not stay RUNNING.
+
+    Raises:
+        Exception: what MLflow raises.
+    """
+    try:
+        client.set_terminated(run_id, status)
+    except Exception:
+        with suppress(OSError):  # a rename needs no space on a full disk
+            key_file.rename(_open_file(key_file))
+        raise
+
+
+def _open_file(key_file: Path) -> Path:
+    """Returns the file of the key of a run that could not be ended, which is kept with nothing to resume from."""
+    return key_file.with_name(f"{key_file.name}.open")
 
 
 def _check_folder(client: Any, experiment: Any) -> None:
