@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
+from maskcast.seed import seed_libraries
+
 T = TypeVar("T")
 
 
@@ -37,6 +39,15 @@ def rank() -> int:
 def rank_indices(count: int) -> range:
     """Returns which of ``count`` samples are this process's: every ``world_size``-th, so that parts are even."""
     return range(rank(), count, world_size())
+
+
+def seed_own_draws(seed: int, step: int) -> None:
+    """Seeds what the network of this process draws in a step, such as dropout, differently from other processes.
+
+    Each process starts a step with the state of (seed, step), and the first, and so a single one, keeps it.
+    """
+    if rank():
+        seed_libraries(seed, step, rank())
 
 
 def all_sum(x: Tensor) -> Tensor:

@@ -207,6 +207,15 @@ def test_losses_and_batch_norms_are_exact(exact: dict[str, list[float]], task: s
     assert exact[task] == pytest.approx(one, rel=1e-12)
 
 
+@pytest.mark.parametrize("task", two_processes.DRAWING)
+def test_each_process_draws_its_own_dropout_and_the_first_draws_as_a_single_one(
+    exact: dict[str, Any], task: str
+) -> None:
+    first, second = exact[task]
+    assert first == two_processes.drawn(task)
+    assert not set(first) & set(second)
+
+
 def test_a_network_that_skips_weights_in_some_steps_is_told_so(exact: dict[str, Any]) -> None:
     assert re.match(r"step [12]: the network uses other weights than in the first step", exact["skipping"])
 

@@ -1,5 +1,7 @@
 """Tasks in float64. It fits each in two processes and writes the loss of every step to the file it is given.
 
+Of the tasks whose networks may draw, such as for dropout, it writes what each process draws in a step.
+
 python -m tests.integration.two_processes FILE
 """
 
@@ -8,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from tests.two_maps import MemoryTraining, write_two_maps
 from torch import Tensor, nn
 
 from maskcast.data.augment.frames import AugmentParams
+from maskcast.data.unlabeled import ClipFrames
 from maskcast.distributed import all_sum, rank_indices
 from maskcast.errors import MaskcastError
 from maskcast.models.forecasting.configs import ConvLSTMConfig
@@ -26,6 +30,7 @@ from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import MaskLoss
 from maskcast.progress import listening
 from maskcast.seed import rng
+from maskcast.stages.pretrain_encoder import PretrainEncoder, encoder_task
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.task import ChunkedTask, Task
@@ -165,6 +170,28 @@ def taught(folder: Path) -> FrameTask:
     return task
 
 
+def pretrained(folder: Path, method: Mapping[str, object]) -> Task:
+    """Returns the training of an encoder by a method."""
+    unet = {"arch": "unet", "width": 2}
+    own = {"network": unet} if method["name"] == "masked" else {}
+    training = PARAMS.model_dump(exclude_unset=True)
+    values = {"training": training, "model": unet, "method": method, "views": {"size": [16, 16]}, **own}
+    frames = ClipFrames(write_store(folder / "clips"))
+    return encoder_task(frames, PretrainEncoder.model_validate(values), "pretrained")
+
+
+def drawn(task: str) -> list[float]:
+    """Returns what a layer of this process's network draws in two steps."""
+    numbers: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        made = DRAWING[task](Path(folder))
+        layer = next(each for each in made.model.modules() if isinstance(each, nn.Conv2d))
+        layer.register_forward_pre_hook(lambda *_: numbers.extend(torch.rand(int(layer.training)).tolist()))
+        params = PARAMS.model_copy(update={"steps_per_epoch": 2})
+        fit(made, params, Path(folder, "resume"))
+    return numbers
+
+
 def fitted(task: str) -> list[float]:
     """Returns the loss of every step of a task, with as many processes as there are."""
     kept = Losses()
@@ -182,24 +209,31 @@ TASKS: dict[str, Callable[[Path], PlainTask | WindowTask | FrameTask]] = {
     "taught": taught,
 }
 
+DRAWING: dict[str, Callable[[Path], Task]] = {
+    "drawn by moco": partial(
+        pretrained, method={"name": "moco", "queue": 12, "hidden": 4, "dim": 4, "sub_batches": 2}
+    ),
+    "drawn by masked": partial(pretrained, method={"name": "masked"}),
+    "drawn by taught": taught,
+}
+
 
 def fit_as(rank: int, port: int, task: str, file: Path) -> None:
-    """Fits a task as one of two processes, whose environment is as torchrun sets it; the first writes losses."""
+    """Fits a task as one of two processes, whose environment is as torchrun sets it; each writes a file."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     try:
-        found: list[float] | str = fitted(task)
+        found: list[float] | str = drawn(task) if task in DRAWING else fitted(task)
     except MaskcastError as error:
         found = str(error)
-    if rank == 0:
-        file.write_text(json.dumps(found))
+    file.with_suffix(f".{rank}").write_text(json.dumps(found))
 
 
 def main(file: Path) -> None:
     """Forks the processes: this one has imported torch, and runs no threads."""
     torch.set_num_threads(1)
     found = {}
-    for task in (*TASKS, "skipping"):
+    for task in (*TASKS, "skipping", *DRAWING):
         (port,) = free_ports(1)
         both = [get_context("fork").Process(target=fit_as, args=(rank, port, task, file)) for rank in range(2)]
         for process in both:
@@ -207,7 +241,8 @@ def main(file: Path) -> None:
         for process in both:
             process.join()
         assert [process.exitcode for process in both] == [0, 0], task
-        found[task] = json.loads(file.read_text())
+        first, second = (json.loads(file.with_suffix(f".{rank}").read_text()) for rank in range(2))
+        found[task] = [first, second] if task in DRAWING else first
     file.write_text(json.dumps(found))
 
 

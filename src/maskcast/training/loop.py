@@ -9,8 +9,9 @@ A task whose samples are too long for one backward pass gives the loss of its ba
 back-propagation through time). The gradients of all chunks add up to one optimiser step.
 
 Under torchrun, each process takes its part of each batch, and all end with the same weights. Up to rounding, these
-are those of a run with one process, except with the detector or a loss of another package, whose losses are means
-over the processes (``maskcast.distributed``). Only the first process writes checkpoints.
+are those of a run with one process, except with dropout, which each draws for itself, and with the detector
+or a loss of another package, whose losses are means over the processes (``maskcast.distributed``). Only the first
+process writes checkpoints.
 
 To keep a GPU busy, worker processes make batches (``feeding``), the loss is copied to the host some steps later
 (``step_metrics``), the optimiser is fused, and parts of a network may be compiled (``compiling``). None of this

@@ -61,7 +61,7 @@ class Schedule(Params, ABC):
     resumes it. SIGTERM and SIGUSR1 do the same. null sets no limit."""
     processes: int = Field(default=1, ge=1, exclude=True)
     """Processes on each node, one per GPU; they share the batch, so training gives the same result as with one, up
-    to rounding (not of a detector, or with a loss of another package)."""
+    to rounding (not of a detector, with dropout or stochastic depth, or with a loss of another package)."""
     nodes: int = Field(default=1, ge=1, exclude=True)
     """Number of machines; more than 1 starts a Kubeflow TrainJob, from within a pod of the cluster."""
 

@@ -13,7 +13,7 @@ from maskcast.data.augment.views import same_views
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.statistics import MOST_FRAMES, colour_statistics
 from maskcast.data.unlabeled import Frames
-from maskcast.distributed import rank_indices
+from maskcast.distributed import rank_indices, seed_own_draws
 from maskcast.labels import LabelMap
 from maskcast.models.encoders.configs import DenseConfig, NextFrameConfig
 from maskcast.models.encoders.dense import PretextSample, pretext_sample, sums
@@ -73,6 +73,7 @@ class DenseTask(Task):
 
     def loss(self, batch: PretextSample, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the mean squared error over the whole batch."""
+        seed_own_draws(self.params.training.seed, step)
         error, target_square, weight = self._sums(batch)
         return error / weight, {"explained": 1 - (error / target_square).detach()}
 

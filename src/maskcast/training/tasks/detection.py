@@ -20,7 +20,7 @@ from maskcast.data.clip_store.frame_index import in_batches
 from maskcast.data.detection.dataset import DetectionSet
 from maskcast.data.images import read_image
 from maskcast.data.trained_frames import hashes_of_files
-from maskcast.distributed import all_gather, all_sum, rank, rank_indices, world_size
+from maskcast.distributed import all_gather, all_sum, rank_indices, seed_own_draws, world_size
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import evaluate
 from maskcast.evaluation.coco.files import read_truth
@@ -140,8 +140,7 @@ class DetectorTask(Task):
 
         With several processes, each draws proposals for its own images; the loss is the mean over the processes.
         """
-        if rank():
-            seed_libraries(self.params.training.seed, step, rank())
+        seed_own_draws(self.params.training.seed, step)
         student = self.averaged.live
         losses = student.losses(batch["images"], batch["boxes"], batch["labels"])
         total = torch.stack(list(losses.values())).sum()

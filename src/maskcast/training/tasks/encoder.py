@@ -13,7 +13,7 @@ from maskcast.data.augment.views import two_views
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.statistics import MOST_FRAMES, colour_statistics
 from maskcast.data.unlabeled import Frames
-from maskcast.distributed import rank_indices
+from maskcast.distributed import rank_indices, seed_own_draws
 from maskcast.errors import MaskcastError
 from maskcast.models.encoders.configs import SiameseConfig
 from maskcast.models.encoders.siamese import Normalised, Views
@@ -79,6 +79,7 @@ class EncoderTask(Task):
 
     def loss(self, batch: Views, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch."""
+        seed_own_draws(self.params.training.seed, step)
         loss, logged = self.siamese.loss(batch)
         self._spread = logged["embedding_spread"]
         return loss, logged

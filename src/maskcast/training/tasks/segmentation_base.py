@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.statistics import frame_statistics
 from maskcast.data.trained_frames import hashes_of_clips, hashes_of_scored
-from maskcast.distributed import rank
+from maskcast.distributed import seed_own_draws
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.rebuilding import check_rebuilt
@@ -198,8 +198,7 @@ class SegmentationTask(Task):
 
     def _begin(self, batch: Windows, step: int) -> Windows:
         """Returns the student's samples of this step, labelled ones first."""
-        if rank():  # else each process would draw the same dropout
-            seed_libraries(self.params.training.seed, step, rank())
+        seed_own_draws(self.params.training.seed, step)
         if self.semi_supervised is None or batch.views is None:
             return batch
         return self.semi_supervised.student_batch(batch, batch.views)
