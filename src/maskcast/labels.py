@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import SkipValidation, Strict
 
 from maskcast.errors import MaskcastError
 
@@ -59,8 +61,8 @@ class LabelMap:
 
     name: str
     classes: tuple[str, ...]
-    kind: MapKind = "classes"
-    things: bool = field(default=False, compare=False)
+    kind: Annotated[MapKind, SkipValidation] = "classes"  # checked below, whether pydantic makes it or not
+    things: Annotated[bool, Strict()] = field(default=False, compare=False)
     attributes: Attributes = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import zstandard
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
-from maskcast.labels import MASK, single_map
+from maskcast.labels import MASK, LabelMap, single_map
 
 FRAMES = np.arange(4 * 6 * 8 * 3, dtype=np.uint32).reshape(4, 6, 8, 3).astype(np.uint8)
 MASKS = (np.arange(4 * 6 * 8) % 3).reshape(4, 6, 8).astype(np.uint8)
@@ -63,6 +64,8 @@ def edited(written: Path, key: str, value: object) -> None:
         ("groups", [{"split": "train"}]),
         ("groups.0.clips", 2),
         ("groups", []),
+        ("maps.0.things", "yes"),
+        ("maps.0.things", 1),
     ],
 )
 def test_an_index_that_contradicts_itself_is_refused(written: Path, key: str, value: object) -> None:
@@ -72,6 +75,25 @@ def test_an_index_that_contradicts_itself_is_refused(written: Path, key: str, va
     ) as caught:
         ClipStore(written)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["depth", None, ["classes"]])
+def test_an_unknown_kind_of_map_is_named_beside_what_is_allowed(written: Path, kind: object) -> None:
+    edited(written, "maps.0.kind", kind)
+    allowed = r"allowed: \('classes', 'instances', 'alpha'\)"
+    with pytest.raises(
+        MaskcastError, match=rf"index.json: .*label map 'mask': kind {re.escape(repr(kind))}; {allowed}"
+    ):
+        ClipStore(written)
+
+
+@pytest.mark.parametrize("key", ["split", "kind", "layers", "clips"])
+def test_a_key_that_a_group_of_the_index_lacks_is_named(written: Path, key: str) -> None:
+    groups = json.loads((written / "index.json").read_text())["groups"]
+    del groups[0][key]
+    edited(written, "groups", groups)
+    with pytest.raises(MaskcastError, match=rf"index.json: not a valid index \(groups.0.{key}: Field required\)"):
+        ClipStore(written)
 
 
 def rewritten(written: Path, name: str, content: bytes) -> None:
@@ -120,6 +142,34 @@ def test_a_clip_that_contradicts_the_index_is_refused_when_it_is_asked_for(
     ):
         store.get("v_10")
     assert store.get("v_2").id == "v_2"
+
+
+@pytest.mark.parametrize("key", ["id", "split", "kind", "num_frames", "frames", "layers", "objects", "meta"])
+def test_a_key_that_a_clip_lacks_is_named(written: Path, key: str) -> None:
+    lines = (written / "clips.jsonl").read_bytes()
+    assert f'"{key}":'.encode() in lines
+    rewritten(written, "clips.jsonl", lines.replace(f'"{key}":'.encode(), f'"{key[1:]}_":'.encode(), 1))
+    with pytest.raises(
+        MaskcastError,
+        match=rf"clips.jsonl: line 1: not a valid line \({key}: Field required\); write the clip store again",
+    ):
+        ClipStore(written).get("v_10")
+
+
+@pytest.mark.parametrize("instance", ["+1", "-1", " 1", "1_", "1.", "٣", "x1"])
+def test_ids_of_objects_are_digits(tmp_path: Path, instance: str) -> None:
+    hands = LabelMap("hands", ("background", "left"), "instances")
+    with ClipWriter(tmp_path / "s", height=6, width=8, maps=[hands]) as w:
+        masks = (MASKS > 1).astype(np.uint16) * 10
+        w.add(
+            "v", split="train", kind="labelled", frames=FRAMES, masks={"hands": masks}, objects={"hands": {10: 1}}
+        )
+    assert ClipStore(tmp_path / "s").get("v").objects == {"hands": {10: 1}}
+    lines = (tmp_path / "s/clips.jsonl").read_bytes()
+    assert b'{"10": 1}' in lines
+    rewritten(tmp_path / "s", "clips.jsonl", lines.replace(b'"10"', f'"{instance}"'.encode(), 1))
+    with pytest.raises(MaskcastError, match=r"line 1: not a valid line \(objects.hands.* pattern"):
+        ClipStore(tmp_path / "s").get("v")
 
 
 def test_masks_that_are_longer_than_the_index_says_are_refused(written: Path) -> None:

@@ -11,7 +11,7 @@ from maskcast.data.clip_store.table import Clip
 
 
 def clips(*lengths: int) -> list[Clip]:
-    return [Clip(f"v_{k}", "train", "labelled", length) for k, length in enumerate(lengths)]
+    return [Clip(f"v_{k}", "train", "labelled", length, None, {}, {}, {}) for k, length in enumerate(lengths)]
 
 
 def test_frames_are_numbered_clip_after_clip() -> None:

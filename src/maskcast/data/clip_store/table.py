@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, overload
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, GetPydanticSchema
+from pydantic_core import core_schema
 
 FRAMES = "frames"  # the layer of RGB frames
 MAX_FRAMES = 1 << 24  # per clip: three days at 60 fps
@@ -17,7 +18,9 @@ MAX_FRAMES = 1 << 24  # per clip: three days at 60 fps
 # Constraints of numbers in an index. Strict, because pydantic would take "0" and true for numbers.
 Count = Annotated[int, Field(strict=True, ge=0, le=1 << 62)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=1 << 62)]
-InstanceId = Annotated[int, Field(ge=0, le=99_999)]  # a key, which is text in JSON
+# A key, which is text in JSON. int() would take "+1", " 1" and "1_0" for numbers.
+_KEY = core_schema.chain_schema([core_schema.str_schema(pattern="^[0-9]{1,5}$"), core_schema.int_schema()])
+InstanceId = Annotated[int, GetPydanticSchema(lambda *_: _KEY)]
 ClassId = Annotated[int, Field(strict=True, ge=1, le=255)]
 
 
@@ -100,10 +103,10 @@ class Clip:
     split: str
     kind: str
     num_frames: Annotated[int, Field(strict=True, ge=1, le=MAX_FRAMES)]
-    frames: FrameSpan | None = None
-    layers: dict[str, LayerSpan] = field(default_factory=dict, hash=False)
-    objects: dict[str, dict[InstanceId, ClassId]] = field(default_factory=dict, hash=False)
-    meta: dict[str, Any] = field(default_factory=dict, hash=False)
+    frames: FrameSpan | None
+    layers: dict[str, LayerSpan] = field(hash=False)
+    objects: dict[str, dict[InstanceId, ClassId]] = field(hash=False)
+    meta: dict[str, Any] = field(hash=False)
     store: str = field(default="", compare=False, repr=False)
 
     @property
@@ -163,7 +166,7 @@ class Group:
     split: str
     kind: str
     layers: tuple[str, ...]
-    clips: Count = field(default=0, compare=False)
+    clips: Count = field(compare=False)
 
     @property
     def has_frames(self) -> bool:
@@ -173,7 +176,7 @@ class Group:
 
 def group_of(clip: Clip) -> Group:
     """Returns the group of a clip."""
-    return Group(clip.split, clip.kind, clip.layer_names)
+    return Group(clip.split, clip.kind, clip.layer_names, clips=0)
 
 
 def group_clips(clips: Iterable[Clip]) -> tuple[tuple[Group, ...], np.ndarray]:
