@@ -321,6 +321,21 @@ def test_only_what_gains_more_than_its_spread_surpasses_the_start(
     assert is_significantly_better(0.5 + np.array([gains, last]).T, np.full((len(gains), 2), 0.5)) is sure
 
 
+@pytest.mark.parametrize(("videos", "first", "any_of_10"), [(2, 0.15, 0.56), (5, 0.06, 0.28), (20, 0.03, 0.16)])
+def test_how_often_an_epoch_surpasses_the_start_by_chance_is_as_its_docstring_says(
+    videos: int, first: float, any_of_10: float
+) -> None:
+    random, runs = np.random.default_rng(0), 2000
+    gains = random.normal(size=(runs, videos))
+    better = np.zeros((runs, 10), bool)
+    for epoch in range(10):
+        scores = np.stack([gains, np.zeros_like(gains)], -1)
+        better[:, epoch] = [is_significantly_better(run, np.zeros((videos, 2))) for run in scores]
+        gains = 0.8 * gains + 0.6 * random.normal(size=gains.shape)
+    assert better[:, 0].mean() == pytest.approx(first, abs=0.02)
+    assert better.any(1).mean() == pytest.approx(any_of_10, abs=0.03)
+
+
 def test_windows_of_one_video_count_as_one_where_there_are_others() -> None:
     clips = [("b", "b_2", 0.4, 0.2), ("a", "a_1", 0.1, 0.0), ("b", "b_1", 0.2, 0.4)]
     np.testing.assert_allclose(scores_by_video(clips), [[0.1, 0.0], [0.3, 0.3]])

@@ -41,7 +41,8 @@ def finetune_forecaster(
 
     For another number of classes than in pretraining, the weights of classes are reinitialized. Training then
     starts from a forecaster that repeats the last mask, or from the pretrained motion or constant velocity if they
-    are significantly better on the validation videos; an epoch must be significantly better than this start.
+    are significantly better on the validation videos. An epoch must be significantly better than this start, which
+    each epoch is tested for by itself: of many epochs without a gain, one may pass by chance.
 
     Args:
         clips: clip store.
