@@ -29,12 +29,14 @@ def is_significantly_better(scores_M2: np.ndarray, start_M2: np.ndarray) -> bool
     """Whether the gain is significant over the videos, and ``jaccard_last`` is no worse.
 
     The mean gain must exceed ``MIN_STANDARD_ERRORS`` standard errors. A single video is no evidence. By Student's
-    t, one test accepts a gain of chance with probability 0.15 for 2 videos, 0.09 for 3, 0.06 for 5 and 0.03 for 20.
-    A training tests each epoch, so that at least one of 10 passes by chance more often: with probability 0.56, 0.40,
-    0.28 and 0.16, if a video's gain is normal and correlates by 0.8 from epoch to epoch. It is not stricter for few
-    videos or many epochs: the quantile of t for 2 videos, 12.7, would refuse nearly all true gains, dividing the
-    error among 10 epochs would refuse 43 instead of 3 % of the trainings whose true gain in each of 5 videos is one
-    standard deviation, and weights without a gain are hardly worse than the initial ones.
+    t, one test accepts a gain of chance with probability 0.15 for 2 videos, 0.09 for 3, 0.06 for 5 and 0.03 for
+    20. A training tests each epoch, so that one of 10 passes by chance more often: with probability 0.56, 0.40,
+    0.28 and 0.16, if a video's gain is normal and correlates by 0.8 from epoch to epoch.
+
+    It is not stricter for few videos or many epochs, because weights without a gain are hardly worse than the
+    initial ones. The quantile of t for 2 videos, 12.7, would refuse nearly all true gains. The error divided among
+    10 epochs (Bonferroni) would refuse all epochs of 43 instead of 3 % of the trainings in which each of 5 videos
+    truly gains as much as its gain varies from epoch to epoch.
 
     Args:
         scores_M2: ``jaccard`` and ``jaccard_last`` of each video.
