@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskcast.data.decoding import upright_size
 from maskcast.data.frame_names import by_stem, frame_files
-from maskcast.data.images import read_frames, read_image
+from maskcast.data.images import Size, have_one_aspect, read_frames, read_image
 from maskcast.errors import MaskcastError
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
@@ -222,3 +222,28 @@ def test_two_encodings_of_one_frame_are_said(names: tuple[str, str], tmp_path: P
         frame_files(tmp_path)
     with pytest.raises(MaskcastError, match="has the same name as"):
         by_stem(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ((1080, 1920), (480, 854), True),  # to the nearest pixel, either way
+        ((480, 854), (1080, 1920), True),
+        ((247, 138), (1920, 1080), True),  # down: 0.1287 times the size is 247.1 x 138.996
+        ((360, 640), (480, 854), True),  # both are rounded
+        ((1088, 1920), (480, 854), False),  # padded
+        ((478, 640), (480, 640), False),  # cropped
+        ((640, 480), (480, 640), False),  # rotated
+        ((4, 6), (4, 7), False),  # too small to tell
+    ],
+)
+def test_two_sizes_have_one_aspect_ratio_up_to_rounding_of_the_smaller(
+    one: Size, other: Size, alike: bool
+) -> None:
+    assert have_one_aspect(one, other) == alike
+
+
+def test_clips_of_multiples_of_8_have_the_aspect_ratio_of_their_frames() -> None:
+    for height in range(320, 2200, 7):
+        frame, small = (height, 16 * height / 9), tuple(8 * round(side / 40) for side in (height, 16 * height / 9))
+        assert have_one_aspect(frame, small, 4) and have_one_aspect(small, frame, 4), (frame, small)

@@ -16,7 +16,7 @@ from maskcast.files import is_junk
 from maskcast.labels import LabelError, natural_sort_key
 
 LOW_16_BIT = 4096  # if no 16-bit value is above this, the image is black, or really has 10 or 12 bits
-MAX_ROUNDING = 0.1  # of the aspect ratio: small sizes are rounded by more, but then others fit as well
+MIN_LIKENESS = 0.9  # of two aspect ratios: rounding of small sizes, which changes more, is not told from cropping
 Size = tuple[int, int]  # height and width
 RESIZE = "cv2.INTER_AREA if no side grows, else cv2.INTER_LINEAR"  # of `resize_frames`, as clients are told
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
@@ -130,12 +130,12 @@ def check_mask_size(
         mask_size: its height and width.
         frame: name of the frame in errors.
         frame_size: its height and width.
-        may_be_scaled: whether another size of the same aspect ratio, up to a pixel and 10 %, will do.
+        may_be_scaled: whether another size of the same aspect ratio will do (see ``have_one_aspect``).
 
     Raises:
         LabelError: names both.
     """
-    if mask_size != frame_size and not (may_be_scaled and _is_scaled(mask_size, frame_size)):
+    if mask_size != frame_size and not (may_be_scaled and have_one_aspect(mask_size, frame_size)):
         hint = "one of them is rotated: " if mask_size == frame_size[::-1] else ""
         raise LabelError(
             f"{mask}: is {mask_size[1]}x{mask_size[0]}, {frame} is {frame_size[1]}x{frame_size[0]} (width x "
@@ -143,10 +143,20 @@ def check_mask_size(
         )
 
 
-def _is_scaled(size: Size, whole: Size) -> bool:
-    """Whether a size is a multiple of another, up to rounding."""
-    width = whole[1] * size[0] / whole[0]  # at its height
-    return abs(size[1] - width) < min(1.0, MAX_ROUNDING * width)
+def have_one_aspect(one: tuple[float, float], other: tuple[float, float], rounding: float = 1) -> bool:
+    """Whether two sizes (height, width) have one aspect ratio, up to rounding: neither is rotated or cropped.
+
+    Args:
+        one: a size.
+        other: another.
+        rounding: pixels by which each side of the smaller size may have been rounded; less than 1 for a picture
+            that was scaled, to the nearest pixel or down.
+    """
+    (height, width), (whole_height, whole_width) = sorted((one, other))
+    least, greatest = (width - rounding) * whole_height, (width + rounding) * whole_height
+    rounded = least < whole_width * (height + rounding) and whole_width * (height - rounding) < greatest
+    ratios = whole_width * height, width * whole_height
+    return rounded and min(ratios) >= MIN_LIKENESS * max(ratios)
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 Legend: H height, W width.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import zstandard
 
 from maskcast.data.clip_store.labelled_frames import labelled_frames
 from maskcast.data.clip_store.reader import ClipStore
-from maskcast.data.images import Size, resize_masks
+from maskcast.data.images import Size, have_one_aspect, resize_masks
 from maskcast.data.labelling.formats.base import MAX_INSTANCE_ID, FrameId, ImportedFrame, instance_ids
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.relabelling import NewLabels
@@ -21,7 +20,6 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 
 ROUNDING = 4  # pixels that a side of clips or labels may be rounded by: `init` takes multiples of 8
-MAX_DISTORTION = 0.1  # of the aspect ratio, relative: rounding of smaller frames is not told from cropping
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class CollectedLabels:
                 )
             self._named[clip_id].add(t)
         size = frame.size or (self._store.height, self._store.width)
-        if not _fits(size, (self._store.height, self._store.width), self._aspects_of(match.named[0][0])):
+        if not self._fits(match.named[0][0], size):
             raise MaskcastError(
                 f"{frame.where}: is {size[1]}x{size[0]}, the clips of {self._store.root} are "
                 f"{self._store.width}x{self._store.height} (width x height), of another aspect ratio; label the "
@@ -118,6 +116,14 @@ class CollectedLabels:
     def fill_background(self) -> int:
         """Makes all unlisted frames of the clips that the file names background; returns their number."""
         return sum(self._clip(clip_id).fill_background(listed) for clip_id, listed in self._named.items())
+
+    def _fits(self, clip_id: str, size: Size) -> bool:
+        """Whether frames of a size show what a clip shows, up to rounding: neither is rotated or cropped."""
+        height, (least, greatest) = self._store.height, self._aspects_of(clip_id)
+        aspects = self._store.width / height, least, greatest  # the clip may be distorted
+        return least <= size[1] / size[0] <= greatest or any(
+            have_one_aspect(size, (height, aspect * height), ROUNDING) for aspect in aspects
+        )
 
     def _aspects_of(self, clip_id: str) -> tuple[float, float]:
         """Returns the least and the greatest aspect ratio that the source of a clip may have."""
@@ -253,17 +259,3 @@ class _ClipLabels:
             )
         classes = [class_id for class_id, _ in self._objects]
         return np.array([0, *instances], np.uint16), dict(zip(instances, classes, strict=True))
-
-
-def _fits(size: Size, clip_size: Size, aspects: tuple[float, float]) -> bool:
-    """Whether frames of a size show what a clip shows, up to rounding: neither is rotated or cropped.
-
-    Args:
-        size: of the frames.
-        clip_size: of the clip, which may be distorted.
-        aspects: least and greatest aspect ratio that the clip's source may have.
-    """
-    tolerance = min(MAX_DISTORTION, ROUNDING / min(*size, *clip_size))
-    aspect, own = math.log(size[1] / size[0]), math.log(clip_size[1] / clip_size[0])
-    least, greatest = map(math.log, aspects)
-    return abs(aspect - own) <= tolerance or least - tolerance <= aspect <= greatest + tolerance
