@@ -1,5 +1,6 @@
 """Finished clips: what was compressed is written as it is."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,20 @@ def test_clips_are_counted_up_to_the_first_that_is_missing(tmp_path: Path) -> No
         clips.save(index, finished())
     assert (clips.count(9), clips.count(1)) == (2, 1)
     assert FinishedClips(tmp_path, "other").count(9) == 0
+
+
+def test_clips_that_a_power_loss_damaged_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waits for the disk"))
+    clips = FinishedClips(tmp_path, "name")
+    for index in range(5):
+        clips.save(index, finished())
+    content = (tmp_path / "name/0000001.clip").read_bytes()
+    for index, damaged in {1: content[:-9], 2: bytes(len(content)), 3: content[:-9] + bytes(9), 4: b""}.items():
+        (tmp_path / f"name/000000{index}.clip").write_bytes(damaged)
+    found = FinishedClips(tmp_path, "name")
+    assert [found.has(index) for index in range(6)] == [True] + [False] * 5
+    found.save(1, finished())
+    assert found.load(1) == finished()
 
 
 def test_compressed_layers_of_another_size_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,10 @@
-"""Finished clips of a run that may be killed, kept in one small file each until the run is complete."""
+"""Finished clips of a run that may be killed, kept in one small file each until the run is complete.
 
+A file begins with a line with the sha256 of the rest. So none needs to be on the disk before it gets its name,
+which takes longer than writing it: after a power loss, those that are not whole count as missing.
+"""
+
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -9,7 +14,6 @@ from typing import Any
 
 from maskcast.data.clip_store.compression import CompressedLayer
 from maskcast.reading import parsing, read_file
-from maskcast.writing import replace_synced
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,10 @@ class FinishedClips:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder = folder / fingerprint
         self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob("*.clip"):
+            digest, _, content = path.read_bytes().partition(b"\n")
+            if digest != _digest(content):
+                path.unlink()
 
     def count(self, most: int) -> int:
         """Returns how many of the first ``most`` clips exist, counted up to the first missing one."""
@@ -46,9 +54,10 @@ class FinishedClips:
         layers = {"masks": clip.masks, "confidence": clip.confidence}
         head = {part: {name: _header(layer) for name, layer in given.items()} for part, given in layers.items()}
         data = b"".join(chunk for given in layers.values() for layer in given.values() for chunk in layer.chunks)
+        content = json.dumps(head | {"meta": clip.meta}).encode() + b"\n" + data
         partial = self._path(index).with_suffix(".partial")
-        partial.write_bytes(json.dumps(head | {"meta": clip.meta}).encode() + b"\n" + data)
-        replace_synced(partial, self._path(index))
+        partial.write_bytes(_digest(content) + b"\n" + content)
+        partial.replace(self._path(index))
 
     def load(self, index: int) -> FinishedClip:
         """Returns a clip as it was saved.
@@ -59,6 +68,7 @@ class FinishedClips:
         path = self._path(index)
         raw = io.BytesIO(read_file(path))
         with raw as file, parsing(path, "a finished clip", f"remove {self.folder} and run the stage again"):
+            file.readline()  # the digest, which was compared
             head = json.loads(file.readline())
 
             def layers(part: str) -> dict[str, CompressedLayer]:
@@ -74,6 +84,10 @@ class FinishedClips:
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:07d}.clip"
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _header(layer: CompressedLayer) -> Mapping[str, Any]:
