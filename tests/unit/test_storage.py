@@ -56,6 +56,19 @@ def test_a_url_may_be_percent_encoded(tmp_path, tree):
     assert storage.fetch((tree / "a b.bin").as_uri(), tmp_path / "back") == [tmp_path / "back/a b.bin"]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_copies_wait_for_the_disk_and_links_do_not(tmp_path, tree, monkeypatch, links):
+    def across_devices(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    if not links:
+        monkeypatch.setattr(os, "link", across_devices)
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino) or fsync(file))
+    fetched = storage.fetch(str(tree), tmp_path / "back")
+    assert sorted(synced) == ([] if links else sorted(path.stat().st_ino for path in fetched))
+
+
 def test_a_file_on_another_file_system_is_copied(tmp_path, tree, monkeypatch):
     def across_devices(source, target):
         raise OSError(18, "Invalid cross-device link")

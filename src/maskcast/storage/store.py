@@ -30,7 +30,7 @@ from maskcast.progress import say
 from maskcast.storage.folder import Folder
 from maskcast.storage.s3 import open_bucket
 from maskcast.storage.transfer import Item, Store, Transfer, num_pieces
-from maskcast.writing import replace_synced
+from maskcast.writing import sync
 
 MANIFEST = "SHA256SUMS"
 INCOMPLETE = "SHA256SUMS.incomplete"  # the new manifest, from which the next run resumes
@@ -72,13 +72,16 @@ def fetch(uri: str, destination: Path) -> list[Path]:
             checksum = store.fetch(item, part, transfer)
             if item.sha256 is not None:
                 checksum = "sha256", item.sha256
-            if part.stat().st_size != item.size or (checksum and _hash(part, checksum[0]) != checksum[1]):
+            found = part.stat()
+            if found.st_size != item.size or (checksum and _hash(part, checksum[0]) != checksum[1]):
                 part.unlink()
                 raise MaskcastError(
                     f"{uri}: {item.name!r} does not match its size or checksum; fetch it again or store it again"
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
-            replace_synced(part, target)  # else a fetch after a power loss could skip zeros of the right size
+            if found.st_nlink == 1:  # not a link, whose content was there before
+                sync(part)  # else a fetch after a power loss could skip zeros of the right size
+            part.replace(target)
 
         jobs = [partial(fetch_file, item) for item in items]
         transfer.run(jobs, f"fetching {uri} (8 MiB pieces)", _pieces(items))

@@ -26,18 +26,21 @@ class FinishedClip:
 
 
 class FinishedClips:
-    """The finished clips of a run, numbered from 0.
+    """The finished clips of a run, numbered from 0; files that are not whole are removed.
 
     Args:
         folder: kept after the run ends (see ``outputs.resume_dir``).
         fingerprint: identifies all that the run depends on; clips with another fingerprint are ignored.
+
+    Raises:
+        MaskcastError: if a file cannot be read.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder = folder / fingerprint
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.glob("*.clip"):
-            digest, _, content = path.read_bytes().partition(b"\n")
+            digest, _, content = self._read(path).partition(b"\n")
             if digest != _digest(content):
                 path.unlink()
 
@@ -66,8 +69,8 @@ class FinishedClips:
             MaskcastError: if its file is damaged.
         """
         path = self._path(index)
-        raw = io.BytesIO(read_file(path))
-        with raw as file, parsing(path, "a finished clip", f"remove {self.folder} and run the stage again"):
+        raw = io.BytesIO(self._read(path))
+        with raw as file, parsing(path, "a finished clip", self._remedy):
             file.readline()  # the digest, which was compared
             head = json.loads(file.readline())
 
@@ -81,6 +84,13 @@ class FinishedClips:
                 return found
 
             return FinishedClip(layers("masks"), layers("confidence"), head["meta"])
+
+    def _read(self, path: Path) -> bytes:
+        return read_file(path, "finished clip", self._remedy)
+
+    @property
+    def _remedy(self) -> str:
+        return f"remove {self.folder} and run the stage again"
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:07d}.clip"
