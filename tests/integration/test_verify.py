@@ -1,5 +1,6 @@
 """What `models lineage --verify` refuses, and what it says of scores that differ; the tutorial's test verifies."""
 
+import json
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from mlflow.entities import DatasetInput, InputTag
 from tests.conftest import write_store
 from tests.integration.workshop import Workshop
 from tests.two_maps import MATTE, SQUARES, write_two_maps
@@ -20,7 +22,10 @@ from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.params import flatten
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
+from maskcast.registry.store import Registry
 from maskcast.registry.verify import Verification, _evaluate, _mask_params, _params
+from maskcast.runner.mlflow_run import DVC
+from maskcast.runner.provenance import OUTPUTS
 from maskcast.stages.evaluate import Evaluate, evaluate
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.register_models import RegisterModels, register_models
@@ -52,6 +57,19 @@ def repositories(tmp_path: Path) -> dict[str, Path]:
     return folders
 
 
+def evaluated_by_run(dvc_hash: str | None) -> str:
+    """Adds the run of evaluate for version 1, with or without DVC's hash of its clips; returns its id."""
+    registry = Registry("maskcast")
+    registration = registry.client.get_run(registry.evaluation_run(registry.find("1")))
+    inputs = {each.dataset.name: each.dataset for each in registration.inputs.dataset_inputs}
+    tags = {"maskcast.stage": "evaluate", OUTPUTS: json.dumps({"report": inputs["report"].digest})}
+    run = registry.client.create_run(registration.info.experiment_id, tags=tags)
+    hashes = [InputTag(DVC, dvc_hash)] if dvc_hash else []
+    registry.client.log_inputs(run.info.run_id, [DatasetInput(inputs["clips"], hashes)])
+    registry.client.set_terminated(run.info.run_id)
+    return str(run.info.run_id)
+
+
 def test_what_cannot_be_verified_is_said_in_one_line(
     repositories: dict[str, Path],
     tmp_path: Path,
@@ -81,7 +99,10 @@ def test_what_cannot_be_verified_is_said_in_one_line(
         ("1", others): f"commit {commit} cannot be checked out; give a clone or URL",
         ("1", f"--repository={tmp_path / 'nowhere'}"): "cannot be checked out; give a clone or URL",
         ("1", f"--repository={tmp_path}"): "not a Git repository; give --repository",
-        ("1", ours): "was not made by `dvc repro`, so DVC has no hash of its clips; give --clips",
+        (
+            "1",
+            ours,
+        ): f"the run of evaluate is not on sqlite:///{tmp_path}/mlflow.db, so DVC's hash of its clips is not",
         ("1", ours, f"--clips={other}"): "not the clips that maskcast version 1 was evaluated on",
         ("1", ours, f"--clips={inputs['clips']}"): "evaluate of that commit failed (MLflow is kept "
         "from reports: true, DVC: True)",
@@ -98,6 +119,12 @@ def test_what_cannot_be_verified_is_said_in_one_line(
         errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1
         assert message in errors[0]
+    hashes = {None: "was not made by `dvc repro`, so DVC has no hash", "0" * 32: f"clips {'0' * 32}: not found in"}
+    for dvc_hash, message in hashes.items():  # of evaluate's own run, where others registered by hand
+        run_id = evaluated_by_run(dvc_hash)
+        assert main(["models", "lineage", "1", ours, "--verify"]) == 2
+        assert message in capsys.readouterr().err
+        Registry("maskcast").client.delete_run(run_id)
     assert main(["models", "--name", "maskcast-masker", "lineage", "1", "--verify"]) == 2
     assert "version 1: is part of a pipeline; verify the pipeline" in capsys.readouterr().err
     monkeypatch.setenv("PATH", str(tmp_path))  # as in an image

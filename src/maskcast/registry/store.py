@@ -20,7 +20,7 @@ from maskcast.progress import log_if_slow
 from maskcast.reading import read_json
 from maskcast.redaction import redacted
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
-from maskcast.runner.mlflow_client import download_files, new_client
+from maskcast.runner.mlflow_client import download_files, list_files, new_client
 from maskcast.runner.mlflow_errors import is_not_found
 from maskcast.runner.mlflow_uri import redacted_uri
 
@@ -247,13 +247,11 @@ class Registry:
     def _listed(self, run_id: str, folder: str) -> set[str]:
         """Returns the files in a folder of a run's artifacts and below it; none if the run does not exist."""
         try:
-            entries = self.client.list_artifacts(run_id, folder)
+            return list_files(self.client, run_id, folder)
         except Exception as error:
             if is_not_found(error):
                 return set()
             raise
-        below = (self._listed(run_id, each.path) for each in entries if each.is_dir)
-        return {each.path for each in entries if not each.is_dir}.union(*below)
 
     def _model(self) -> Any:
         """Returns MLflow's registered model, or None if it is not registered."""

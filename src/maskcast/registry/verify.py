@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from maskcast.registry.lineage import run_facts, upstream_runs
 from maskcast.registry.loading import download
 from maskcast.registry.store import Registry
 from maskcast.report.tables import format_table
-from maskcast.runner.mlflow_uri import TELEMETRY
+from maskcast.runner.mlflow_uri import TELEMETRY, redacted_uri
 from maskcast.runner.provenance import CODE
 
 MACHINE_DEPENDENT = re.compile(r"(seconds_per_clip|peak_memory_mib)")  # scores that depend on the machine
@@ -126,7 +126,7 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
         _check_out(top, commit, folder / "code")
         _check_code(folder / "code", tags[CODE], title, commit)
         if clips is None:
-            clips = _pull(top, tags, folder / "code", title)
+            clips = _pull(top, _dvc_hash(runs, tags, title), tags["maskcast.git_folder"], folder / "code")
         if digest_tree(clips) != tags[f"{DATA_HASH}clips"]:
             raise MaskcastError(
                 f"{clips}: not the clips that {title} was evaluated on; give those ({tags[f'{DATA_HASH}clips']})"
@@ -173,16 +173,38 @@ def _check_code(folder: Path, recorded: str, title: str, commit: str) -> None:
     say(f"verify: maskcast {installed} is installed, as in the evaluation")
 
 
-def _pull(repository: str, tags: Mapping[str, str], code: Path, title: str) -> Path:
-    """Fetches the clip store by its DVC hash, from the cache of a local repository or from the remote."""
-    name = f"{DVC_HASH}clips"
-    if name not in tags:
-        raise MaskcastError(f"{title}: was not made by `dvc repro`, so DVC has no hash of its clips; give --clips")
-    remedy = f"clips {tags[name]}: not found in DVC's cache of {repository} or in its remote; give --clips"
-    root, here = (Path(top) / tags["maskcast.git_folder"] for top in (code, repository))
+def _dvc_hash(runs: Sequence[Any], tags: Mapping[str, str], title: str) -> str:
+    """Returns DVC's hash of the clips, which each run of `dvc repro` on them has recorded.
+
+    Raises:
+        MaskcastError: none has, or the run of evaluate is not in this registry.
+    """
+    facts = [tags, *map(run_facts, runs)]
+    data, name = f"{DATA_HASH}clips", f"{DVC_HASH}clips"
+    if found := [each[name] for each in facts if name in each and each.get(data) == tags[data]]:
+        return found[0]
+    if all(each.get("maskcast.stage") != "evaluate" for each in facts):
+        raise MaskcastError(
+            f"{title}: the run of evaluate is not on {redacted_uri()}, so DVC's hash of its clips is not known; "
+            "give --clips, or run evaluate and the registration with the same MLFLOW_TRACKING_URI"
+        )
+    raise MaskcastError(f"{title}: was not made by `dvc repro`, so DVC has no hash of its clips; give --clips")
+
+
+def _pull(repository: str, dvc_hash: str, subfolder: str, code: Path) -> Path:
+    """Fetches the clip store by its DVC hash, from the cache of a local repository or from the remote.
+
+    Args:
+        repository: the local repository, or a URL.
+        dvc_hash: of the clip store.
+        subfolder: of the project in the repository.
+        code: the checked out commit.
+    """
+    remedy = f"clips {dvc_hash}: not found in DVC's cache of {repository} or in its remote; give --clips"
+    root, here = (Path(top) / subfolder for top in (code, repository))
     pointer = root / "maskcast-verify" / "clips.dvc"
     pointer.parent.mkdir()
-    pointer.write_text(yaml.safe_dump({"outs": [{"md5": tags[name], "hash": "md5", "path": "clips"}]}))
+    pointer.write_text(yaml.safe_dump({"outs": [{"md5": dvc_hash, "hash": "md5", "path": "clips"}]}))
     dvc = [sys.executable, "-m", "dvc"]
     if here.is_dir():
         local = here / ".dvc" / "config.local"  # remotes that are not committed
@@ -194,7 +216,7 @@ def _pull(repository: str, tags: Mapping[str, str], code: Path, title: str) -> P
         _run([*dvc, "checkout", "--quiet", str(pointer)], remedy, root)
     except MaskcastError:  # it is not in the cache
         _run([*dvc, "pull", "--quiet", str(pointer)], remedy, root)
-    say(f"verify: clips {tags[name]} from DVC")
+    say(f"verify: clips {dvc_hash} from DVC")
     return pointer.with_name("clips")
 
 

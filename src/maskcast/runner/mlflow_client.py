@@ -17,7 +17,7 @@ from maskcast.memory import gc_paused
 from maskcast.progress import log_if_slow
 from maskcast.redaction import redacted
 from maskcast.runner.mlflow_errors import check_server_version, convert_mlflow_errors
-from maskcast.runner.mlflow_moved import update_locations
+from maskcast.runner.mlflow_moved import present_location, update_locations
 from maskcast.runner.mlflow_uri import (
     TRACKING_URI,
     database_file,
@@ -35,7 +35,8 @@ def new_client(*, read_only: bool = False) -> Any:
     """Returns an ``MlflowClient`` for runs and the registry, which fails fast if its server is unreachable.
 
     Args:
-        read_only: whether access is read-only; then a missing database is not created.
+        read_only: whether no run and no file will be written; then a missing database is not created, and one that
+            was moved keeps its locations.
 
     Raises:
         MaskcastError: the address is invalid, the server is too old, or a database cannot be created, does not
@@ -56,7 +57,7 @@ def new_client(*, read_only: bool = False) -> Any:
         path = database_file(uri)
         if path is not None and not read_only and _is_empty(path):
             _create_database(path.resolve())
-        if path is not None and not _is_empty(path):
+        if path is not None and not read_only:
             update_locations(path)
         try:
             return mlflow.MlflowClient(uri)
@@ -82,11 +83,28 @@ def download_files(client: Any, run_id: str, name: str, folder: Path) -> Path:
     """
     from mlflow.artifacts import download_artifacts
 
-    artifact_uri = f"{client.get_run(run_id).info.artifact_uri}/{name}"
+    artifact_uri = f"{present_location(client.get_run(run_id).info.artifact_uri)}/{name}"
     with log_if_slow(f"{name} of run {run_id} from {redacted_uri()}"):
         return Path(
             download_artifacts(artifact_uri=artifact_uri, dst_path=str(folder), tracking_uri=tracking_uri())
         )
+
+
+def list_files(client: Any, run_id: str, folder: str) -> set[str]:
+    """Returns the files in a folder of a run's files and below it, by path below the run's files.
+
+    Raises:
+        Exception: what MLflow raises; e.g. the run does not exist.
+    """
+    recorded = client.get_run(run_id).info.artifact_uri
+    if (present := present_location(recorded)) == recorded:
+        entries = client.list_artifacts(run_id, folder)
+    else:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        entries = get_artifact_repository(present).list_artifacts(folder)
+    below = (list_files(client, run_id, each.path) for each in entries if each.is_dir)
+    return {each.path for each in entries if not each.is_dir}.union(*below)
 
 
 def create_database() -> None:

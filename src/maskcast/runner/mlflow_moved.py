@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from maskcast.progress import say
+from maskcast.runner.mlflow_uri import database_file, tracking_uri
 
 ARTIFACTS = "mlartifacts"  # folder of the runs' files, beside the database
 # Columns of MLflow's tables that have such locations.
@@ -25,6 +26,19 @@ LOCATIONS = (
 def artifact_location(database: Path) -> str:
     """Returns the location of the runs' files of an SQLite database."""
     return (database.absolute().parent / ARTIFACTS).as_uri()
+
+
+def present_location(artifact_uri: str) -> str:
+    """Returns where a run's files are: beside the embedded database, if they are there, else as MLflow says.
+
+    Only what writes files updates the locations in the database, which may be mounted in two places.
+    """
+    database = database_file(tracking_uri())
+    before, _, place = artifact_uri.rpartition(f"/{ARTIFACTS}/")
+    if database is None or not before.startswith("file:"):
+        return artifact_uri
+    is_here = (database.absolute().parent / ARTIFACTS / place.partition("/")[0]).is_dir()
+    return f"{artifact_location(database)}/{place}" if is_here else artifact_uri
 
 
 def update_locations(database: Path) -> None:

@@ -19,7 +19,7 @@ from maskcast.params import flatten
 from maskcast.progress import say
 from maskcast.redaction import redacted
 from maskcast.runner.mlflow_errors import is_not_found
-from maskcast.runner.mlflow_moved import artifact_location
+from maskcast.runner.mlflow_moved import artifact_location, update_locations
 from maskcast.runner.mlflow_uri import (
     TRACKING_URI,
     database_file,
@@ -55,6 +55,8 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
 
     with suppress(FileNotFoundError):
         _open_file(key_file).rename(key_file)
+    if (database := database_file(tracking_uri())) is not None:
+        update_locations(database)  # `models evaluate` opened it to read
     run_id, name = env_value("MLFLOW_RUN_ID"), env_value("MLFLOW_EXPERIMENT_NAME")
     external = None if run_id is None else _external_run(client, run_id)
     experiment = _experiment(client, name) if external is None else _experiment_of(client, external)
