@@ -277,7 +277,7 @@ def test_the_commands_of_the_tutorial_do_what_it_says(
     assert re.search(first, said["make repro"])
     worse, better = (text for line, text in said.items() if line.startswith("dvc exp run"))
     against = "jaccard_mean against champion 1: "
-    assert re.search(f"gate: maskcast version 2 failed: {one_class.replace('{}', '(<=|>)')}{against}-0\\.", worse)
+    assert re.search(f"gate: maskcast version 2 failed: .*{against}-0\\.", worse)
     assert re.search(f"gate: maskcast version 3 passed: {one_class.replace('{}', '>')}{against}", better)
     assert "version 2 did not pass the gate" in said["! maskcast models promote 2"]
     assert "version 1 is the champion, version 3 is the previous one" in said["maskcast models rollback"]

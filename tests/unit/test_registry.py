@@ -153,8 +153,8 @@ def test_thresholds_decide() -> None:
     ("theirs", "passed", "line"),
     [
         (0.59, True, "passed: jaccard_mean 0.6000 > 0.5900 of persistence; no champion to compare with"),
-        (0.6, False, "failed: jaccard_mean 0.6000 <= 0.6000 of persistence; no champion to compare with"),
-        (0.7, False, "failed: jaccard_mean 0.6000 <= 0.7000 of persistence; no champion to compare with"),
+        (0.6, False, "failed: jaccard_mean 0.6000, required > 0.6000 of persistence"),
+        (0.7, False, "failed: jaccard_mean 0.6000, required > 0.7000 of persistence"),
     ],
 )
 def test_who_is_no_better_than_copying_does_not_pass_unless_it_is_allowed(
@@ -182,8 +182,8 @@ def test_by_default_constant_velocity_must_be_beaten_too() -> None:
     ours.scores.update(jaccard_mean_persistence=0.7, jaccard_mean_constant_velocity=0.95)
     verdict = judge(ours, None, None, ForecastGate())
     assert verdict.line == (
-        "failed: jaccard_mean 0.7420 > 0.7000 of persistence; jaccard_mean 0.7420 <= 0.9500 of constant_velocity; "
-        "no champion to compare with"
+        "failed: jaccard_mean 0.7420, required > 0.9500 of constant_velocity; "
+        "passed: jaccard_mean 0.7420 > 0.7000 of persistence"
     )
 
 
@@ -198,11 +198,14 @@ def test_a_model_must_score_more_than_one_class_everywhere(value: float, passed:
     ours = read_evaluation(tmp_path)
     verdict = judge(ours, None, None, gate(beats=["persistence"]))
     assert verdict.passed is passed
-    sign = ">" if passed else "<="
-    assert verdict.line.split(": ")[1].split("; ")[:2] == [
-        f"jaccard_mean {value:.4f} {sign} 0.0475 of one class everywhere",
+    sign = " >" if passed else ", required >"
+    lines = [
+        f"jaccard_mean {value:.4f}{sign} 0.0475 of one class everywhere",
         f"jaccard_mean {value:.4f} > 0.0235 of persistence",
     ]
+    assert verdict.line.startswith(
+        "passed: " + "; ".join(lines) if passed else "failed: " + "; passed: ".join(lines)
+    )
     assert verdict.as_json()["thresholds"][0]["baseline"] == "one class everywhere"
     assert judge(ours, None, None, gate()).passed is passed  # whatever it beats
 
@@ -327,13 +330,14 @@ def test_the_champion_may_be_better_by_the_margin_and_no_more(worse_by: float, p
     assert verdict.passed is passed
     assert verdict.champion == 3
     assert verdict.as_json()["difference"]["mean"] == pytest.approx(-worse_by)
+    assert ("low >= -0.01" in verdict.line, "low, required >= -0.01" in verdict.line) == (passed, not passed)
 
 
 @pytest.mark.parametrize(("theirs", "told"), [("bf16 on cuda", True), ("fp32 on cpu", False), (None, False)])
 def test_the_verdict_tells_of_scores_in_another_arithmetic(theirs: str | None, told: bool) -> None:
     champion = record({"a": 0.5}, **({"arithmetic": theirs} if theirs else {}))
     verdict = judge(record({"a": 0.5}, arithmetic="fp32 on cpu"), 1, champion, gate())
-    text = "; computed in other arithmetic (fp32 on cpu) than the champion (bf16 on cuda)"
+    text = ", computed in other arithmetic (fp32 on cpu) than the champion (bf16 on cuda)"
     assert (verdict.passed, verdict.line.endswith(text)) == (True, told)
 
 
@@ -366,8 +370,13 @@ def test_detectors_are_compared_image_by_image_and_never_with_forecasts() -> Non
     ours, theirs = detections({"7": 0.5, "9": 1.0}), detections({"7": 0.5, "9": 0.5})
     verdict = judge(ours, 2, theirs, DetectionGate(least={"AP": 0.4}))
     assert verdict.line == (
-        "passed: AP 0.5000 >= 0.4; AP against champion 2: +0.2500 [+0.0000, +0.5000] over 2 images, greater in 1, "
+        "passed: AP 0.5000 >= 0.4; AP 0.5000 > 0.0000 of no detection; "
+        "AP against champion 2: +0.2500 [+0.0000, +0.5000] over 2 images, greater in 1, "
         "low >= -0.01, which may be chance with fewer than 6 images"
+    )
+    nothing = replace(ours, scores={"AP": 0.0})
+    assert (
+        judge(nothing, None, None, DetectionGate()).line == "failed: AP 0.0000, required > 0.0000 of no detection"
     )
     many = {str(k): 0.5 for k in range(6)}
     assert judge(detections(many), 2, detections(many), DetectionGate()).line.endswith("low >= -0.01")

@@ -63,7 +63,7 @@ def test_no_comparison_without_the_same_clips(
 ) -> None:
     text = page(tmp_path, record(0.0), champion)
     assert said in text
-    assert "<strong>failed</strong>: jaccard_last 0.4000 &lt; 0.5" in text
+    assert "<strong>failed</strong>: jaccard_last 0.4000, required &gt;= 0.5" in text
     assert '<td>0.4000</td><td class="text">&gt;= 0.5</td><td class="text">no</td>' in text
     assert "Clips that differ" not in text
     if champion is None:

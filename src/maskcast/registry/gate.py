@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.paired import paired_difference
 from maskcast.registry.evaluations import EvaluationRecord, why_incomparable
-from maskcast.registry.gate_params import ForecastGate, Gate
+from maskcast.registry.gate_params import DetectionGate, ForecastGate, Gate
 from maskcast.registry.verdict import LIMITS, Check, Verdict
 
 # Predicts the most frequent true class; a model that is not better has learned almost nothing.
 ONE_CLASS = "one class everywhere"
+NO_DETECTION = "no detection"  # the same for detectors, with an AP of 0
 
 
 def judge(
@@ -48,6 +49,8 @@ def judge(
     if gate.score in ours.one_class:  # unknown to older evaluations, undefined for detectors
         constant = ours.one_class[gate.score]
         thresholds.append(Check(gate.score, ours.scores[gate.score], ">", constant, ONE_CLASS))
+    if isinstance(gate, DetectionGate) and "AP" in ours.scores:
+        thresholds.append(Check("AP", ours.scores["AP"], ">", 0.0, NO_DETECTION))
     thresholds += _baseline_comparisons(ours, gate) if isinstance(gate, ForecastGate) else ()
     if champion is None:
         return Verdict(thresholds, None, None, None, gate)

@@ -17,7 +17,6 @@ REMEDY = (
 Op = Literal[">=", "<=", ">"]
 LIMITS: dict[str, Op] = {"least": ">=", "most": "<="}  # keys of the gate's limits, in params and in JSON
 COMPARE: dict[Op, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
-OPPOSITE = {">=": "<", "<=": ">", ">": "<="}
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,9 @@ class Check:
         return f"{self.op} {self._bound}"
 
     @property
-    def result(self) -> str:
-        """How the value compares with the bound, as text."""
-        text = f"{self.op if self.passed else OPPOSITE[self.op]} {self._bound}"
+    def line(self) -> str:
+        """Value and bound, as text: `AP 0.5000 >= 0.4`, or `AP 0.3000, required >= 0.4`."""
+        text = f"{self.name} {self.value:.4f}{'' if self.passed else ', required'} {self.requirement}"
         if self.difference is None:
             return text
         chance = ", which may be chance" if self.difference.may_be_chance else ""
@@ -99,31 +98,46 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Whether the model may be promoted."""
-        not_worse = self.difference is None or self.difference.low >= -self.gate.margin
-        compared = self.incomparable is None or self.gate.allow_incomparable
-        return not_worse and compared and all(each.passed for each in self.thresholds)
+        return self._may_replace and all(each.passed for each in self.thresholds)
 
     @property
     def line(self) -> str:
-        """The whole verdict in one line."""
-        parts = [f"{each.name} {each.value:.4f} {each.result}" for each in self.thresholds]
+        """The whole verdict in one line; one that failed begins with the failures."""
+        checks = [(each.passed, each.line) for each in self.thresholds]
+        if self.champion is not None:
+            checks.append((self._may_replace, self._comparison))
+        failures, passes = ([line for passed, line in checks if passed == wanted] for wanted in (False, True))
+        if failures:
+            return f"failed: {'; '.join(failures)}" + (f"; passed: {'; '.join(passes)}" if passes else "")
+        if self.champion is None:
+            passes.append("no champion to compare with")
+        return f"passed: {'; '.join(passes)}"
+
+    @property
+    def _may_replace(self) -> bool:
+        """Whether the comparison with the champion, if there is one, allows to replace it."""
         if self.difference is not None:
-            fits = ">=" if self.difference.low >= -self.gate.margin else "<"
-            samples = "images" if self.difference.of == "image" else "videos"
-            few = f", which may be chance with fewer than {MIN_VIDEOS} {samples}"
-            parts.append(
-                f"{self.gate.score} against champion {self.champion}: {self.difference}, low {fits} "
-                f"{-self.gate.margin:g}{few if self.difference.videos < MIN_VIDEOS else ''}"
-            )
-            if self.arithmetic is not None:
-                ours, theirs = self.arithmetic
-                parts.append(f"computed in other arithmetic ({ours}) than the champion ({theirs})")
-        elif self.incomparable is not None:
+            return self.difference.low >= -self.gate.margin
+        return self.incomparable is None or self.gate.allow_incomparable
+
+    @property
+    def _comparison(self) -> str:
+        """The comparison with the champion, as text."""
+        if self.incomparable is not None:
             allowed = "allowed" if self.gate.allow_incomparable else REMEDY
-            parts.append(f"not comparable with champion {self.champion}: {self.incomparable}; {allowed}")
-        else:
-            parts.append("no champion to compare with")
-        return f"{'passed' if self.passed else 'failed'}: {'; '.join(parts)}"
+            return f"not comparable with champion {self.champion}: {self.incomparable}; {allowed}"
+        assert self.difference is not None
+        text = (
+            f"{self.gate.score} against champion {self.champion}: {self.difference}, low"
+            f"{'' if self._may_replace else ', required'} >= {-self.gate.margin:g}"
+        )
+        if self.difference.videos < MIN_VIDEOS:
+            samples = "images" if self.difference.of == "image" else "videos"
+            text += f", which may be chance with fewer than {MIN_VIDEOS} {samples}"
+        if self.arithmetic is not None:
+            ours, theirs = self.arithmetic
+            text += f", computed in other arithmetic ({ours}) than the champion ({theirs})"
+        return text
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
