@@ -55,7 +55,7 @@ def pair_masks(
         why = next(iter(failed.values()), "no pattern finds names that hold { or *; rename these folders or files")
         raise NoSequenceError(f"no sequence can be read: {why}")
     unread = {name: failed[name] for name in labels if name in failed}
-    lost, read = (sum(len(labels[name].images()) for name in labels if name in one) for one in (unread, footage))
+    lost, read = (sum(len(labels[name].images) for name in labels if name in one) for one in (unread, footage))
     if unread and (whole or lost > read):
         what = "most masks cannot be read" if read else "no sequence with masks can be read"
         error = NoSequenceError if whole or not read else MaskcastError
@@ -75,7 +75,7 @@ def pair_masks(
 def _single_frame_with_masks(images: FilesBySequence, labels: FilesBySequence) -> str | None:
     """Returns the first sequence with one frame and several masks, or None."""
     both = [name for name in images if name in labels]
-    return next((name for name in both if len(images[name].images()) == 1 < len(labels[name].images())), None)
+    return next((name for name in both if len(images[name].images) == 1 < len(labels[name].images)), None)
 
 
 def _gather_all(

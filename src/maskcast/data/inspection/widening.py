@@ -166,7 +166,7 @@ def _has_copies(found: Mapping[str, SequencePaths]) -> bool:
 
 def _first_frame(files: SequencePaths) -> np.ndarray:
     """Returns the first frame of a sequence (H, W, 3) uint8."""
-    return read_image(files.images()[0]) if files.video is None else read_video(files.video, [0])[0]
+    return read_image(files.images[0]) if files.video is None else read_video(files.video, [0])[0]
 
 
 def widen_frames(raw: Path, guess: Guess, known: set[Path]) -> Guess:

@@ -128,7 +128,7 @@ def gather_labels(
     for name, images in sorted(
         find_sequences(raw, source.images).items(), key=lambda one: natural_sort_key(one[0])
     ):
-        if images.folder in label_folders and not images.images():
+        if images.folder in label_folders and not images.images:
             continue  # a folder of label files only
         try:
             footage[name] = pair_files(images, None, raw, suffix="", offset=None, labelled=False)

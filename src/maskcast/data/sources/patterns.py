@@ -6,8 +6,9 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -65,8 +66,9 @@ class SequencePaths:
         """Suffixes of files in the folder that are no supported images; empty if there are none."""
         return "" if self.folder is None else unsupported_suffixes(self.folder)
 
-    def images(self) -> list[Path]:
-        """Returns the images, or those of the folder."""
+    @cached_property
+    def images(self) -> Sequence[Path]:
+        """The images, or those of the folder, which is listed once."""
         return [*self.frames.values()] if self.folder is None else image_files(self.folder)
 
     def by_name(self, suffix: str = "", exclude: Collection[Path] = ()) -> dict[str, Path]:
@@ -81,14 +83,15 @@ class SequencePaths:
         """
         named, excluded = [*self.frames.items()], set(exclude)
         if self.folder is not None:
-            found = [path for path in self.images() if path.stem.endswith(suffix)]
+            found = [path for path in self.images if path.stem.endswith(suffix)]
             named = [(path.stem.removesuffix(suffix), path) for path in found]
         return unique_by_name((name, path) for name, path in named if path not in excluded)
 
     def has_masks(self, suffix: str) -> bool:
         """Whether these are masks whose names end in ``suffix``, or a folder of files that may be masks."""
-        found = self.images()
-        return any(path.stem.endswith(suffix) for path in found) or (not found and bool(self.unsupported))
+        return any(path.stem.endswith(suffix) for path in self.images) or bool(
+            not self.images and self.unsupported
+        )
 
 
 def find_sequences(raw: Path, pattern: str) -> dict[str, SequencePaths]:
