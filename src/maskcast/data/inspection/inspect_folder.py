@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from itertools import compress, count
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.archives.checks import ARCHIVE_SUFFIXES
@@ -271,18 +270,16 @@ def _inspect_patterns(
         )
         return _inspect_patterns(label_files, alone, known, why)
     found.add_sequences(footage)
-    for name, one in footage.items():
-        if given := len(one.masks) - one.masks.count(None):
-            found.labelled[name] = given
+    masks = {name: one.masked for name, one in footage.items()}
+    found.labelled = {name: len(mine) for name, mine in masks.items() if mine}
     if found.labelled:
         add_mask_values(raw, found, footage)
-    marked = {name: [path is not None for path in one.masks] for name, one in footage.items()}
     _warn_unread_labels(label_files, found)
     if found.labelled:
-        masks = {name: [*compress(count(), marks)] for name, marks in marked.items()}
         found.warnings += other_labels_warnings(raw, source, footage, masks, label_files)
     measure_frames(found, images)
-    places = {name: {path.parent for path in one.masks if path is not None} for name, one in footage.items()}
+    marked = {name: [path is not None for path in one.masks] for name, one in footage.items()}
+    places = {name: {path.parent for path in mine.values()} for name, mine in masks.items()}
     propose_splits(raw, found, marked, footage, places)
     cover_horizon(found, marked)
     return found

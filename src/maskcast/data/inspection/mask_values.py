@@ -27,7 +27,7 @@ from maskcast.reading import WINDOWS, pluralize
 
 def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFiles]) -> None:
     """Adds how the values of masks are read, the share of pixels of each class, and the classes of sequences."""
-    masks = {name: [path for path in one.masks if path is not None] for name, one in footage.items()}
+    masks = {name: [*one.masked.values()] for name, one in footage.items()}
     paths = [path for mine in masks.values() for path in mine]
     with log_if_slow("the values of masks"):
         survey = survey_masks(paths, IGNORE)

@@ -155,10 +155,7 @@ class FrameFoldersSource(LabelledSource):
                 listing.skipped.append((name, str(error)))
                 continue
             listing.skipped += [(f"{name}/masks", footage[name].unpaired)] if footage[name].unpaired else []
-        labelled = {
-            name: {i: mask for i, mask in enumerate(found.masks) if mask is not None}
-            for name, found in footage.items()
-        }
+        labelled = {name: one.masked for name, one in footage.items()}
         rule = self.rule([mask for own in labelled.values() for mask in own.values()], listing.maps[0].classes)
         listing.notes += [rule.description] if rule.description else []
         if masked and (without := [n for n in names if splits[n] == "unlabeled" and n not in masked]):

@@ -45,6 +45,11 @@ class SequenceFiles:
     unsupported: str = ""
     timing: Timing | None = None
 
+    @property
+    def masked(self) -> dict[int, Path]:
+        """The masks by the indices of their frames."""
+        return {k: mask for k, mask in enumerate(self.masks) if mask is not None}
+
 
 def pair_files(
     images: SequencePaths,
