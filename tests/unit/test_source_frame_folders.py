@@ -233,6 +233,14 @@ def test_masks_of_another_size_are_resized_to_frames_of_the_same_aspect_ratio(tm
     assert "masks of clip 'a' are 8x6 (width x height), a size other" in arrays.mask_note("a")
 
 
+def test_a_folder_of_masks_is_listed_once(tmp_path, monkeypatch):
+    write_sequence(tmp_path, "dog")
+    listed, iterdir = [], Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: listed.append(path) or iterdir(path))
+    assert list_raw(tmp_path, frames=5).clips
+    assert listed.count(tmp_path / "Annotations/480p/dog") == 1
+
+
 def test_a_mask_of_another_size_or_in_colour_is_named(tmp_path):
     write_sequence(tmp_path, "dog")
     (clip,) = list_raw(tmp_path, frames=5).clips
