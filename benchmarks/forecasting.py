@@ -10,11 +10,12 @@ FOLDER/<forecaster>/<seed>/real_stride_5.
 """
 
 import argparse
+import csv
 import json
 import re
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from _common import commit, positive_int
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.digest import digest_json
 from maskcast.errors import MaskcastError, one_line_errors
+from maskcast.evaluation.bootstrap_params import Bootstrap
+from maskcast.evaluation.forecasts import FORECASTER
+from maskcast.evaluation.paired import format_interval, mean_interval
 from maskcast.params import load_params_file
 from maskcast.report.tables import markdown
 from maskcast.runner.reuse import Facts, made_once, record_of
@@ -71,7 +75,7 @@ def main() -> None:
 
 def one_run(work: Path, values: Mapping[str, Any], name: str, seed: int) -> dict[str, Run]:
     """Trains one forecaster with one seed; returns its scores by store, with the CPU minutes of training."""
-    folder, clips = work / name.replace(" ", "-") / str(seed), work / "stores" / "simulated"
+    folder, clips = folder_of(work, name, seed), work / "stores" / "simulated"
     params = values["forecasters"][name]
     params = params | {"training": params["training"] | {"seed": seed}}
     model = folder / "model"
@@ -92,6 +96,11 @@ def one_run(work: Path, values: Mapping[str, Any], name: str, seed: int) -> dict
         found = json.loads((folder / f"{store}.json").read_text(encoding="utf-8"))
         scores[store] = found | {"minutes": trained["cpu_seconds"] / 60, "commit": trained["commit"]}
     return scores
+
+
+def folder_of(work: Path, name: str, seed: int) -> Path:
+    """Returns the folder of one forecaster and seed."""
+    return work / name.replace(" ", "-") / str(seed)
 
 
 def made(stage: str, params: Mapping[str, Any], out: Path, **inputs: Path) -> Facts:
@@ -152,10 +161,54 @@ def results(scores: Scores, values: Mapping[str, Any], work: Path, seeds: list[i
             "Real masks at stride 5, by frame:",
             "",
             markdown(["forecaster", *map(str, numbers)], horizons),
+            *(table for store in stores if (table := gains_by_video(work, list(scores), store, seeds))),
             f"Clip stores: {digests}.",
             "",
         ]
     )
+
+
+def gains_by_video(work: Path, names: Sequence[str], store: str, seeds: Sequence[int]) -> str:
+    """Returns a table of the forecasters' gains over rigid body in each video, empty where that is not scored.
+
+    The last row has the mean over all clips and its interval (`mean_interval`), which resamples whole videos.
+    """
+    bootstrap, columns = Bootstrap(), []
+    videos: dict[str, str] = {}
+    for name in names:
+        gains, of_name = gains_by_clip(work, name, store, seeds)
+        if not gains:
+            return ""
+        videos |= of_name
+        by_video: dict[str, list[float]] = {}
+        for clip, gain in gains.items():
+            by_video.setdefault(videos[clip], []).append(gain)
+        interval = format_interval(mean_interval(gains, bootstrap, videos), len(gains), "+.3f")
+        columns.append({video: f"{statistics.mean(of):+.3f}" for video, of in by_video.items()} | {"": interval})
+    rows = [[video, *(column.get(video, "") for column in columns)] for video in sorted(set(videos.values()))]
+    level = f"{bootstrap.confidence:.0%}".replace("%", " %")
+    rows.append([f"mean over the clips [{level} interval]", *(column[""] for column in columns)])
+    title = f"Mean over all forecast frames minus that of rigid body, {store.replace('_', ' ')}, mean of the seeds"
+    return f"{title}:\n\n{markdown(['video', *names], rows)}"
+
+
+def gains_by_clip(
+    work: Path, name: str, store: str, seeds: Sequence[int]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Returns a forecaster's gain over rigid body in each clip, mean of the seeds, and the video of each clip."""
+    gains: dict[str, list[float]] = {}
+    videos: dict[str, str] = {}
+    for seed in seeds:
+        with (folder_of(work, name, seed) / store / "per_clip.csv").open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["jaccard_mean"]]
+        ours, theirs = (
+            {row["clip"]: float(row["jaccard_mean"]) for row in rows if row["model"] == model}
+            for model in (FORECASTER, "rigid_body")
+        )
+        for clip in ours.keys() & theirs.keys():
+            gains.setdefault(clip, []).append(ours[clip] - theirs[clip])
+        videos |= {row["clip"]: row["video"] for row in rows}
+    return {clip: statistics.mean(of) for clip, of in gains.items()}, videos
 
 
 def both(runs: list[Run], suffix: str) -> str:

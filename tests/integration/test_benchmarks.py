@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 import re
 import runpy
 import shutil
@@ -248,8 +249,8 @@ def test_the_tables_of_forecasters_are_rebuilt(
     values = yaml.safe_load((BENCHMARKS / "forecasting.yaml").read_text())
     small = {"height": 32, "width": 48}
     simulated = {"layout": "synthetic", "train": 2, "val": 1, "unlabeled": 0, "hidden": 0, "render": False}
-    for store in ("simulated", "real_stride_5"):  # CLEVRER's release is 20 GB
-        values["stores"][store] = {"source": simulated, "workers": 1, **small}
+    for store, val in (("simulated", 1), ("real_stride_5", 2)):  # CLEVRER's release is 20 GB
+        values["stores"][store] = {"source": simulated | {"val": val}, "workers": 1, **small}
     values["stores"] = {name: values["stores"][name] for name in ("simulated", "real_stride_5")}
     values["scores"] = {name: values["scores"][name] | {"pictures": 0} for name in values["stores"]}
     short = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 1, "warmup_steps": 0}
@@ -274,7 +275,20 @@ def test_the_tables_of_forecasters_are_rebuilt(
     said = capsys.readouterr().out
     assert said.startswith("Macro Jaccard, absent classes left out, true context; seeds 0")
     for name in ("objects", "flow", "persistence", "constant velocity", "rigid body"):
-        assert said.count(f"| {name} |") == 2
+        assert said.count(f"\n| {name} |") == 2
+    gains = said.split("minus that of rigid body, real stride 5, mean of the seeds:\n\n")[1].split("\n\n")[0]
+    header, _, *by_video, last = gains.splitlines()
+    assert header == "| video | flow | objects |" and len(by_video) == 2
+    cells = [[float(cell) for cell in row.split("|")[2:4]] for row in by_video]
+    interval = r" ([+-]\d\.\d{3}) \[([+-]\d\.\d{3}), ([+-]\d\.\d{3})\] "
+    found = re.fullmatch(rf"\| mean over the clips \[95 % interval\] \|{interval}\|{interval}\|", last)
+    assert found is not None
+    for name, of, numbers in (("flow", 0, found.groups()[:3]), ("objects", 1, found.groups()[3:])):
+        mean, low, high = map(float, numbers)
+        assert low <= mean <= high and mean == pytest.approx(np.mean([row[of] for row in cells]), abs=1.1e-3)
+        scores = json.loads((tmp_path / f"work/{name}/0/real_stride_5.json").read_text())
+        assert mean == pytest.approx(scores["jaccard_mean"] - scores["jaccard_mean_rigid_body"], abs=0.1)  # of all clips together
+    assert "minus that of rigid body, davis2016 val" not in said  # which knows no such scene
     assert (tmp_path / "work/results.md").read_text() in said
     run(monkeypatch, "forecasting", "data", "--work", "work", "--seeds", "0", "--values", "small.yaml")
     assert "finetune" not in capsys.readouterr().err  # what is there is not made again
