@@ -52,6 +52,10 @@ class FlowForecaster(Forecaster):
     al. 2016, arXiv 1603.03590). ``p`` is the share of the flow that persists: with 1 the motion goes on, with 0
     the scene rests.
 
+    ``v`` is known on the grid of the last mask. So a pixel that an object will only reach has the flow of what is
+    there now, and what moves fast into rest loses its leading edge: of a square of 40x40 pixels that moves by 8 per
+    frame, 680 of 1600 pixels are left after 8 frames, with an IoU of 0.16 (``p`` = 1; constant velocity has 1.0).
+
     Args:
         num_classes: K, background included.
     """
