@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 
 INDEX = ROOT / "docs/index.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WIDTH = 132  # characters of a line
 
 # What an example is given: data and functions of the reader, or a value from the example before it.
 OF_THE_READER = {"clips", "frames", "masks", "my_model", "params", "show"}
@@ -42,6 +43,14 @@ def test_the_index_leads_to_every_page() -> None:
     missing = {page for page in (ROOT / "docs").glob("*.md") if page != INDEX} - listed
     assert not missing, "say in docs/index.md what they are for"
     assert INDEX in {target for target, _ in links(ROOT / "README.md")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_lines_of_prose_are_short_enough_for_an_editor(page: Path) -> None:
+    """Tables, commands and diagrams may be wider."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    too_long = [line for line in text.splitlines() if len(line) > WIDTH and not line.lstrip().startswith("|")]
+    assert not too_long, f"wrap at {WIDTH} characters"
 
 
 def unknown_names(code: str) -> set[str]:

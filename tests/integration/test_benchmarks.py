@@ -287,7 +287,8 @@ def test_the_tables_of_forecasters_are_rebuilt(
         mean, low, high = map(float, numbers)
         assert low <= mean <= high and mean == pytest.approx(np.mean([row[of] for row in cells]), abs=1.1e-3)
         scores = json.loads((tmp_path / f"work/{name}/0/real_stride_5.json").read_text())
-        assert mean == pytest.approx(scores["jaccard_mean"] - scores["jaccard_mean_rigid_body"], abs=0.1)  # of all clips together
+        pooled = scores["jaccard_mean"] - scores["jaccard_mean_rigid_body"]  # of all clips together
+        assert mean == pytest.approx(pooled, abs=0.1)
     assert "minus that of rigid body, davis2016 val" not in said  # which knows no such scene
     assert (tmp_path / "work/results.md").read_text() in said
     run(monkeypatch, "forecasting", "data", "--work", "work", "--seeds", "0", "--values", "small.yaml")

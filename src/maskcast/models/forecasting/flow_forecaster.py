@@ -53,7 +53,7 @@ class FlowForecaster(Forecaster):
     the scene rests.
 
     ``v`` is known on the grid of the last mask. So a pixel that an object will only reach has the flow of what is
-    there now, and what moves fast into rest loses its leading edge: of a square of 40x40 pixels that moves by 8 per
+    there now, and what moves fast into rest loses its leading edge: of a square of 40x40 pixels that moves by 8 a
     frame, 680 of 1600 pixels are left after 8 frames, with an IoU of 0.16 (``p`` = 1; constant velocity has 1.0).
 
     Args:
