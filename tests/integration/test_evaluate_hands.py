@@ -1,6 +1,7 @@
 """Masks of two hands are scored, shown and registered."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ def test_both_hands_are_scored_shown_and_registered(made: dict[str, Path], tmp_p
         "Pooled Jaccard of each",
     ):
         assert words in page
+    clip = page[page.index('<article class="clip"') : page.index("</article>")]
+    kinds = ("frame", "truth", "segmenter", "base", "error of segmenter", "error of base")
+    captions = re.findall("<figcaption>([^<]*)", clip)
+    assert '<div class="panels threes">' in clip
+    assert captions == [f"{kind} {hand}" for hand in ("left", "right") for kind in kinds]
     assert "miou_occluded" in (report / "README.md").read_text() and not (report / "film.webp").exists()
 
     paths = {"clips": made["clips"], "masker": made["masker"], "report": report}

@@ -82,6 +82,8 @@ def player(
     captions: Mapping[str, str],
     frames: Sequence[str],
     classes: Sequence[Entry],
+    *,
+    threes: bool = False,
 ) -> Html:
     """Returns a clip with a slider and a play button; without scripts, its last frame is shown.
 
@@ -94,6 +96,7 @@ def player(
         captions: captions by panel.
         frames: text for each frame of the sprite.
         classes: names and colours of the visible classes.
+        threes: whether three panels make a row, not four; two do on narrow screens.
     """
     height, width = sprite.size
     uri = data_uri(sprite.data, "image/webp")
@@ -131,7 +134,9 @@ def player(
     label = element("label", slider, element("span", frames[last], class_="now", aria_hidden="true"))
     # Hidden until a script shows it.
     play = element("button", "Play", type="button", class_="play", hidden=True, aria_describedby=name)
-    body = concatenate([element("div", *panels, class_="panels"), legend(classes, "Classes")])
+    body = concatenate(
+        [element("div", *panels, class_="panels threes" if threes else "panels"), legend(classes, "Classes")]
+    )
     controls = element("div", play, label, class_="controls") if last else Html()
     return element(
         "article", element("h3", title, id=name), source, body, controls, class_="clip", aria_labelledby=name

@@ -55,6 +55,7 @@ svg text { fill: var(--faint); font-size: 11px } .rule { stroke: var(--rule) }
 .bar .rival { fill: var(--ink) } .ground { fill: var(--shade) }
 .cell { fill: var(--line-0) } .cell-off { fill: var(--line-2) }
 .panels { display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem; background: #0f1216; padding: .5rem }
+.threes { grid-template-columns: repeat(3, 1fr) }
 .panels figure { margin: 0 } .panels svg { width: 100%; display: block; image-rendering: pixelated }
 .panels figcaption { color: #e9edf2; font-size: .8125rem }
 .clip label { display: flex; flex: 1; flex-wrap: wrap; align-items: center; gap: .25rem 1rem }
@@ -65,7 +66,7 @@ svg text { fill: var(--faint); font-size: 11px } .rule { stroke: var(--rule) }
 .clip input { flex: 1 1 14rem; min-height: 2rem; accent-color: var(--link) } .clip .now { flex: 0 1 22rem }
 .legend .swatch { width: 12px; height: 12px } .sprites { position: absolute; width: 0; height: 0 }
 footer { color: var(--faint); font-size: .875rem; padding: 2rem 1rem }
-@media (max-width: 40rem) { .panels { grid-template-columns: repeat(2, 1fr) } .bar { width: 6rem }
+@media (max-width: 40rem) { .panels, .threes { grid-template-columns: repeat(2, 1fr) } .bar { width: 6rem }
   td.text { min-width: 9rem } .facts td.text { min-width: 5rem } }
 @media print { .scroll { overflow: visible } .scroll > img, .scroll > svg { max-width: 100%; height: auto }
   th, td { padding-right: .5rem } table { font-size: .6875rem } pre { white-space: pre-wrap }

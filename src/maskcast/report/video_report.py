@@ -207,7 +207,9 @@ def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
         entries = class_entries(
             [each for of_store in masks.values() for each in of_store.values()], evaluation.prepared.classes
         )
-        parts.append(player(f"clip-{index}", title, sprite, captions, frames, entries))
+        # so that no row has panels of two label maps
+        threes = len(sprite.panels) // len(masks["truth"]) % 3 == 0
+        parts.append(player(f"clip-{index}", title, sprite, captions, frames, entries, threes=threes))
     return concatenate(parts)
 
 
@@ -217,8 +219,13 @@ def _write_video(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
     sheets = []
     for t in range(count):
         panels = _panels(frames, masks, t)
-        row = Row("", list(panels.values()), [name.replace("_", " ") for name in panels])
-        sheets.append(grid([row], f"{clip.id} · frame {t + 1}"))
+        captions = [name.replace("_", " ") for name in panels]
+        columns = len(panels) // len(masks["truth"])
+        rows = [
+            Row("", list(panels.values())[first : first + columns], captions[first : first + columns])
+            for first in range(0, len(panels), columns)
+        ]
+        sheets.append(grid(rows, f"{clip.id} · frame {t + 1}"))
     sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=FRAME_MS, loop=0, quality=75, method=2)
     caption = f"{path.name}, {count} of {pluralize(clip.num_frames, 'frame')} of {clip.id}"
     return figure(f"Video of {clip.id}", caption, path.read_bytes(), "image/webp")
@@ -231,19 +238,19 @@ def _masks(evaluation: VideoEvaluation, clip: Clip) -> dict[str, dict[str, np.nd
 
 
 def _panels(frames: np.ndarray, masks: dict[str, dict[str, np.ndarray]], t: int) -> dict[str, np.ndarray]:
-    """Returns pictures (H, W, C) of a frame; names include the label map if there are several.
+    """Returns pictures (H, W, C) of a frame by name; of several label maps one after the other, with their names.
 
     Args:
         frames: (T, H, W, C).
         masks: see ``_masks``.
         t: index of the frame.
     """
-    truth, panels = masks["truth"], {"frame": frames[t]}
-    suffixes = {map_name: f"_{map_name}" if len(truth) > 1 else "" for map_name in truth}
-    for name, maps in masks.items():
-        for map_name, masks_T in maps.items():
-            panels[f"{name}{suffixes[map_name]}"] = overlay(frames[t], masks_T[t])
-    for name, maps in list(masks.items())[1:]:
-        for map_name, masks_T in maps.items():
-            panels[f"error_of_{name}{suffixes[map_name]}"] = error_map(truth[map_name][t], masks_T[t])
+    truth, panels = masks["truth"], {}
+    for map_name in truth:
+        suffix = f"_{map_name}" if len(truth) > 1 else ""
+        panels[f"frame{suffix}"] = frames[t]  # again for each map, so that a row has all of it
+        for name, maps in masks.items():
+            panels[f"{name}{suffix}"] = overlay(frames[t], maps[map_name][t])
+        for name, maps in list(masks.items())[1:]:
+            panels[f"error_of_{name}{suffix}"] = error_map(truth[map_name][t], maps[map_name][t])
     return panels
