@@ -89,9 +89,8 @@ class SequencePaths:
 
     def has_masks(self, suffix: str) -> bool:
         """Whether these are masks whose names end in ``suffix``, or a folder of files that may be masks."""
-        return any(path.stem.endswith(suffix) for path in self.images) or bool(
-            not self.images and self.unsupported
-        )
+        named = any(path.stem.endswith(suffix) for path in self.images)
+        return named or (not self.images and bool(self.unsupported))
 
 
 def find_sequences(raw: Path, pattern: str) -> dict[str, SequencePaths]:
