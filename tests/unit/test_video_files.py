@@ -1,7 +1,10 @@
 """Windows of videos of many kinds against the whole decode, bit for bit; damage that is said."""
 
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -181,6 +184,22 @@ def test_packets_that_prove_nothing_are_not_trusted(tmp_path: Path) -> None:
     for name in ("open_gop.mp4", "edit_front.mp4", "equal_times.mkv", "interlaced.mp4", "xvid.avi", "h264.ts"):
         FILES[name](tmp_path / name)
         assert video_index.index_video(tmp_path / name).digests is not None, name
+
+
+def test_many_videos_are_decoded_once_to_be_indexed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if all are looked at several times, as `maskcast init` does."""
+    decoded, decode_frames = Counter[str](), video_index.decode_frames
+
+    def counted(path: Path, *given: Any) -> Iterator[Any]:
+        decoded[path.name] += 1
+        return decode_frames(path, *given)
+
+    monkeypatch.setattr(video_index, "decode_frames", counted)
+    encode(tmp_path / "0.avi", "mpeg4", frames=2)
+    paths = [Path(shutil.copy(tmp_path / "0.avi", tmp_path / f"{n}.avi")) for n in range(1, 71)]
+    for path in paths * 2:
+        assert video_index.index_video(path).num_frames == 2
+    assert decoded == {path.name: 1 for path in paths}
 
 
 def test_an_index_is_made_anew_when_its_file_changes(tmp_path: Path) -> None:

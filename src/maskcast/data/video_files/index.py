@@ -29,6 +29,7 @@ NATIVE_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv420p10le"})
 NO_TIME = np.iinfo(np.int64).min  # of a frame for which the file states none
 DIGEST_BYTES = hashlib.sha256().digest_size
 NUM_PROBED = 16  # frames that are decoded to check that packets are frames
+MAX_CACHED = 10_000  # videos; `maskcast init` looks at all several times, and a listing keeps all indexes anyway
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def frame_digest(frame: Any) -> bytes:
     return hashlib.sha256(pixels.data).digest()
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=MAX_CACHED)
 def _index(path: Path, size: int, mtime_ns: int) -> VideoIndex:
     return _by_packets(path) or _by_decoding(path)
 
