@@ -13,12 +13,14 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.many import EvaluationTask, evaluate_one, find_maskers
+from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.speed import measure_speed, seconds_of
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import PROBE, Segmenter
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
-from maskcast.report.many_page import format_numbers
+from maskcast.report.evaluation_page import _timing
+from maskcast.report.tables import format_numbers
 from maskcast.runner.run import run_stage
 
 PERSON = LabelMap("person", ("background", "person"))
@@ -96,13 +98,24 @@ def test_a_row_for_each_model_and_map_and_one_page(
         ((0.08333, 1.0, 0.143, 0.0003255), ["0.0833", "1.0000", "0.1430", "0.0003"]),
         ((23.754, 7.5, np.nan), ["23.75", "7.50", "n/a"]),
         ((7835.0, 12.0), ["7,835", "12"]),
-        ((123456.7, 2.4), ["123,457", "2"]),
+        ((123456.7, 2.4), ["123,456.7", "2.4"]),
+        ((0.4, 1234.5), ["0.40", "1,234.50"]),
+        ((-0.031, 0.0, 52.0), ["-0.031", "0.000", "52.000"]),
+        ((0.00002, 1234.5), ["0.0000", "1,234.5000"]),
         ((0.0, 0.0), ["0.0000", "0.0000"]),
         ((np.nan,), ["n/a"]),
     ],
 )
 def test_numbers_of_a_column_have_the_same_decimals(column: tuple[float, ...], shown: list[str]) -> None:
     assert format_numbers(column) == shown
+
+
+def test_the_rate_of_a_slow_forecaster_beside_a_fast_one_is_not_0() -> None:
+    scores = {name: ForecastScores(2, 1, 1) for name in ("forecaster", "persistence")}
+    for one, seconds in zip(scores.values(), (25.0, 0.002), strict=True):
+        one.clip_ids, one.seconds, one.peak_memory_mib = ["a"], seconds, 0.25 / seconds
+    rows = re.findall(r"<td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>", _timing(scores, torch.device("cpu")))
+    assert rows == [("25.0000", "0.040", "0.010"), ("0.0020", "500.000", "125.000")]
 
 
 def test_what_a_gpu_is_still_doing_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,8 +100,8 @@ def score(
         MaskcastError: no masker can be scored.
     """
     from maskcast.evaluation import many
-    from maskcast.report.many_page import format_numbers, write_many
-    from maskcast.report.tables import format_table
+    from maskcast.report.many_page import write_many
+    from maskcast.report.tables import format_numbers, format_table
 
     results: list[many.MaskerResult] = []
     left_out = {name: f"failed: {error}" for name, error in failed.items()}

@@ -23,7 +23,7 @@ from maskcast.report.confusions import confusions
 from maskcast.report.evaluation_files import NO_FOREGROUND, meanings_by_header, score_table
 from maskcast.report.paint import ERRORS
 from maskcast.report.pictures import classes_shown
-from maskcast.report.tables import format_score
+from maskcast.report.tables import format_numbers, format_score
 
 
 def show_evaluation(
@@ -230,11 +230,12 @@ def _points(curve: Curve, name: str) -> list[tuple[float, float]]:
 
 def _timing(scores: Mapping[str, ForecastScores], device: torch.device) -> Html:
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
-    rows = []
-    for name, each in scores.items():
-        clips, memory = len(each.clip_ids), each.peak_memory_mib
-        rate = clips / each.seconds if each.seconds else float("inf")
-        rows.append([_words(name), f"{each.seconds / clips:.4f}", f"{rate:,.1f}", f"{memory:,.0f}"])
+    seconds = [each.seconds / len(each.clip_ids) for each in scores.values()]
+    rates = [1 / each if each else float("inf") for each in seconds]
+    columns = [
+        format_numbers(column) for column in (seconds, rates, [each.peak_memory_mib for each in scores.values()])
+    ]
+    rows = zip(map(_words, scores), *columns, strict=True)
     header = ["forecaster", "seconds per clip", "clips per second", "peak MiB"]
     return table(f"Reading the context and forecasting, on {device_name}", header, rows)
 

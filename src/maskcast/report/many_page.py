@@ -3,7 +3,6 @@
 Legend: T frames, H height, W width.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from maskcast.report.clip_player import legend
 from maskcast.report.overlays import Row, grid, matte, overlay, png_bytes
 from maskcast.report.page import document
 from maskcast.report.paint import class_entries, elided
-from maskcast.report.tables import csv_number, write_csv
+from maskcast.report.tables import csv_number, format_numbers, write_csv
 
 COSTS = {
     "parameters": "number of trainable weights",
@@ -86,16 +85,6 @@ def write_many(
         "Columns of the tables; the best values are bold", ["name", "meaning"], meanings
     )
     (folder / "index.html").write_text(document(pluralize(len(results), "masker"), sections), encoding="utf-8")
-
-
-def format_numbers(values: Sequence[float]) -> list[str]:
-    """Returns a column of numbers as text with equal decimals, so that the greatest has four digits."""
-    finite = [value for value in values if np.isfinite(value)]
-    largest = max(map(abs, finite), default=0.0)
-    decimals = 4 if largest <= 1 else max(3 - math.floor(math.log10(largest)), 0)
-    if largest > 1 and all(float(value).is_integer() for value in finite):
-        decimals = 0
-    return [f"{value:,.{decimals}f}" if np.isfinite(value) else "n/a" for value in values]
 
 
 def _best_marked(caption: str, rows: Mapping[str, Mapping[str, float]]) -> Html:

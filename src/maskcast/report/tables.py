@@ -1,6 +1,7 @@
 """Tables for the terminal, Markdown and CSV files."""
 
 import csv
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from maskcast.redaction import printable
 
 GAP = 2  # spaces between columns
 MIN_TEXT_WIDTH = 34  # minimum width of a column of long texts; less would put each word on a line of its own
+MAX_DECIMALS = 4
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
@@ -131,6 +133,23 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]
 def format_score(value: float, digits: int = 4, none: str = "-") -> str:
     """Returns a score with ``digits`` decimals, or ``none`` if it is not finite."""
     return f"{value:.{digits}f}" if np.isfinite(value) else none
+
+
+def format_numbers(values: Sequence[float]) -> list[str]:
+    """Returns a column of numbers as text with equal decimals.
+
+    The greatest has four digits, and the smallest that is not 0 has two, with up to four decimals.
+    """
+    finite = [abs(value) for value in values if np.isfinite(value)]
+    largest, smallest = max(finite, default=0.0), min((value for value in finite if value), default=0.0)
+    if largest <= 1:
+        decimals = MAX_DECIMALS
+    elif all(float(value).is_integer() for value in finite):
+        decimals = 0
+    else:
+        of_largest, of_smallest = 3 - math.floor(math.log10(largest)), 1 - math.floor(math.log10(smallest))
+        decimals = min(max(of_largest, of_smallest, 0), MAX_DECIMALS)
+    return [f"{value:,.{decimals}f}" if np.isfinite(value) else "n/a" for value in values]
 
 
 def csv_number(value: float) -> str:
