@@ -255,12 +255,14 @@ def test_a_legend_names_the_classes_that_occur_below_the_picture_and_counts_thos
             assert 80 < (shown[40:] == colour).all(-1).sum() <= 121
         assert paint.with_legend(picture, []).tobytes() == picture.tobytes()
     many = [(f"a kind of thing {k}", tuple(palette()[k].tolist())) for k in range(1, 49)]
-    lines = paint._lines(many, 320)
+    lines = paint._lines(many, 320, paint.MAX_LINES)
     assert len(lines) == paint.MAX_LINES
     named = [name for line in lines for name, _ in line]
     assert named[-1] == f"and {48 - (len(named) - 1)} more"
     assert all(sum(map(paint._width, (name for name, _ in line))) <= 320 + paint.GAP for line in lines)
-    ((name, _),) = paint._lines([("long " * 40, (9, 9, 9))], 320)[0]
+    whole = np.asarray(paint.legend_picture(many))  # which leaves none out
+    assert all((whole == colour).all(-1).any() for _, colour in many)
+    ((name, _),) = paint._lines([("long " * 40, (9, 9, 9))], 320, 6)[0]
     assert "…" in name
     assert paint._width(name) <= 320 + paint.GAP
 

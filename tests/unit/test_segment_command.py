@@ -121,7 +121,7 @@ def test_photographs_are_masked_each_at_its_own_size_and_under_its_own_name(
     assert code == 0 and said.startswith("4 photographs, ") and said.endswith(f"): {place}\n")
     assert f"{tmp_path / 'trip'}: treated as photographs, because their names have no running number" in err
     names = sorted(path.name for path in place.iterdir())
-    assert names == ["composed", "masks", "mattes", "overlay", "segment.json"]
+    assert names == ["composed", "legend.png", "masks", "mattes", "overlay", "segment.json"]
     for name, pixels in photographs.items():
         with maskcast.Segmenter(masker).session() as session:  # nothing is remembered of the others
             maps = session.step(pixels).maps
@@ -164,7 +164,7 @@ def test_a_video_is_masked_drawn_and_composed_with_its_sound_and_its_times(
     place = tmp_path / "out/talk"
     assert code == 0 and said.startswith("20 frames, ") and said.endswith(f"): {place}\n")
     names = sorted(path.name for path in place.iterdir())
-    assert names == ["composed.mp4", "masks", "mattes", "overlay.mp4", "segment.json"]
+    assert names == ["composed.mp4", "legend.png", "masks", "mattes", "overlay.mp4", "segment.json"]
     assert not list(tmp_path.glob("out/*.partial*"))
     frames, shown = film(tmp_path / "talk.mp4")
     with maskcast.Segmenter(masker).session() as session:
@@ -182,6 +182,9 @@ def test_a_video_is_masked_drawn_and_composed_with_its_sound_and_its_times(
     assert (record["video"], record["frames"], record["model_size"]) == ("talk.mp4", 20, None)
     assert [each["name"] for each in record["maps"]] == ["squares", "matte"]
     assert record["resets"] == []
+    with Image.open(place / "legend.png") as picture:
+        drawn = {"#{:02x}{:02x}{:02x}".format(*colour) for _, colour in picture.convert("RGB").getcolors(1 << 16)}
+    assert list(record["colours"]) == ["red", "blue"] and set(record["colours"].values()) <= drawn
 
 
 def test_frames_are_resized_to_what_the_model_was_trained_on_and_cuts_are_told(

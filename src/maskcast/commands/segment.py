@@ -32,8 +32,9 @@ The output has a folder for each video, with its name:
   masks/NAME/    class ids of each label map, an image per frame
   mattes/NAME/   each alpha matte, an image per frame: 255 = all foreground
   overlay.mp4    the video under its masks, with its sound
+  legend.png     names and colours of the classes in overlay.mp4
   composed.mp4   with --background: the foreground over it, with the sound
-  segment.json   record of the model, the classes and the cuts
+  segment.json   record of the model, the classes, their colours and the cuts
 
 Videos that were already masked by this model, with the same background, are skipped, so an interrupted command
 resumes when it is run again. Of several videos, those that another process is masking are skipped, too. If one of

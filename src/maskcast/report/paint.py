@@ -29,7 +29,8 @@ ERRORS: tuple[Entry, ...] = (
 LEGEND_SIZE, LINE, SWATCH, GAP = 12, 18, 10, 16  # pixels: font, line, swatch, gap after an entry
 MISSING_GLYPH = "\uffff"
 MARGIN = 16  # pixels on both sides of a legend
-MAX_LINES = 6  # maximum number of lines of a legend
+MAX_LINES = 6  # maximum number of lines of a legend below a picture
+LEGEND_WIDTH = 960  # pixels: a legend that is a picture of its own
 
 
 def font(size: int, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -108,9 +109,18 @@ def with_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
         picture: picture with background colour `PAPER`.
         entries: names and colours; only a count is shown of those beyond `MAX_LINES` lines.
     """
-    lines = _lines(entries, picture.width - 2 * MARGIN)
-    if not lines:
-        return picture
+    lines = _lines(entries, picture.width - 2 * MARGIN, MAX_LINES)
+    return _draw_lines(picture, lines) if lines else picture
+
+
+def legend_picture(entries: Sequence[Entry]) -> Image.Image:
+    """Returns a picture of a whole legend."""
+    empty = Image.new("RGB", (LEGEND_WIDTH, LINE // 2), PAPER)
+    return _draw_lines(empty, _lines(entries, LEGEND_WIDTH - 2 * MARGIN, len(entries)))
+
+
+def _draw_lines(picture: Image.Image, lines: Sequence[Sequence[Entry]]) -> Image.Image:
+    """Returns a picture with the lines of a legend below it."""
     sheet = Image.new("RGB", (picture.width, picture.height + LINE * len(lines) + LINE // 2), PAPER)
     sheet.paste(picture)
     draw = ImageDraw.Draw(sheet)
@@ -124,14 +134,14 @@ def with_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
     return sheet
 
 
-def _lines(entries: Sequence[Entry], width: float) -> list[list[Entry]]:
-    """Breaks a legend into lines of at most ``width`` pixels; the last line counts entries that do not fit."""
+def _lines(entries: Sequence[Entry], width: float, most: int) -> list[list[Entry]]:
+    """Breaks a legend into lines of at most ``width`` pixels; the last of ``most`` counts what does not fit."""
     lines: list[list[Entry]] = []
     remaining = 0.0
     for index, (name, colour) in enumerate(entries):
         shown = elided(name, width - SWATCH - 6, LEGEND_SIZE)
         if remaining < _width(shown) - GAP or not lines:
-            if len(lines) == MAX_LINES:
+            if len(lines) == most:
                 return [*lines[:-1], [*lines[-1][:-1], (f"and {len(entries) - index + 1} more", PAPER)]]
             lines.append([])
             remaining = width

@@ -23,6 +23,7 @@ from maskcast.reading import pluralize
 from maskcast.redaction import redacted
 from maskcast.registry.loading import LoadedMasker
 from maskcast.report.overlays import matte, overlay
+from maskcast.report.paint import class_entries, legend_picture
 from maskcast.runner.outputs import atomic_output, check_not_exists
 from maskcast.serving.backgrounds import Background, compose
 from maskcast.serving.records import REVISION, SEGMENTED, is_done, write_record
@@ -32,6 +33,7 @@ from maskcast.serving.videos import photographs_in, video_digest
 from maskcast.stopping import add_stop_location, ctrl_c_requests_stop
 
 FOLDERS = {"classes": "masks", "alpha": "mattes"}  # folder of mask images, by kind of label map
+LEGEND = "legend.png"  # names and colours of the classes in the overlays
 OVERLAY, COMPOSED = "overlay", "composed"  # videos for a video, folders of images for photographs
 JPEG_QUALITY = 95
 ZLIB_LEVEL = 1  # the fastest: masks are small at any level
@@ -83,7 +85,7 @@ class FrameSegmenter:
 
 
 class MaskWriter:
-    """Writes mask images of every label map into a folder, and draws overlays and compositions.
+    """Writes a legend and the mask images of every label map into a folder, and draws overlays and compositions.
 
     Args:
         folder: the folder, which is created.
@@ -102,6 +104,11 @@ class MaskWriter:
         self._foreground = foreground_of(maps, alpha)
         for label_map in maps:
             (folder / FOLDERS[label_map.kind] / label_map.name).mkdir(parents=True)
+        self.colours: dict[str, str] = {}  # of the overlays, by class name
+        if self._painted.kind == "classes":
+            entries = class_entries([np.arange(self._painted.num_classes)], self._painted.classes)
+            self.colours = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in entries}
+            legend_picture(entries).save(folder / LEGEND)
 
     def add(
         self, name: str, frame_HWC: np.ndarray, masks: dict[str, np.ndarray], backgrounds: Iterator[np.ndarray]
@@ -229,8 +236,8 @@ def segment_video(
         closing(segmenter),
     ):
         maps = [label_map.to_entry() for label_map in segmenter.maps]
-        record = request | {"model_size": segmenter.size, "maps": maps}
         writer = MaskWriter(partial, segmenter.maps, background, alpha)
+        record = request | {"model_size": segmenter.size, "maps": maps, "colours": writer.colours}
         if photographs:
             _segment_photographs(segmenter, writer, photographs)
         else:

@@ -17,13 +17,11 @@ from maskcast.labels import Split, natural_sort_key
 from maskcast.params import Batch, Params
 from maskcast.progress import say, track
 from maskcast.reading import pluralize
-from maskcast.report.paint import PAPER, class_entries, with_legend
+from maskcast.report.paint import class_entries, legend_picture
 from maskcast.runner.stage import InPath, OutPath, stage
 
 if TYPE_CHECKING:
     from maskcast.inference.forecast import BatchForecast
-
-LEGEND = 960, 8  # pixels: width, and height above the names
 
 
 class Predict(Params):
@@ -180,7 +178,7 @@ class _Predictions:
             folder = self.root / "png"
             folder.mkdir(exist_ok=True)
             legend = class_entries([np.array(sorted(self._class_ids))], self.label_map.classes)
-            with_legend(Image.new("RGB", LEGEND, PAPER), legend).save(folder / "classes.png")
+            legend_picture(legend).save(folder / "classes.png")
         if self.params.submission:
             torch.save(torch.from_numpy(np.concatenate(self._last_masks)), self.root / "submission.pt")
             ids = "".join(f"{clip.id}\n" for clip in self.chosen)
