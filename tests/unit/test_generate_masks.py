@@ -37,6 +37,8 @@ from maskcast.models.segmentation.base import PROBE, Masker, Segmenter, State
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
 from maskcast.params import validate
+from maskcast.progress import listening
+from maskcast.report.page import Page
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 
 PARAMS = GenerateMasks(batch_size=8, confidence_levels=5, precision="fp32")
@@ -82,6 +84,20 @@ def test_every_clip_gets_the_maskers_masks(store: ClipStore, masker: Path, tmp_p
     assert metrics["frames_per_second"] > 0
     assert 0 < metrics["bytes_per_frame"] < 2 * 32 * 48
     assert {"mean_confidence_labelled", "mean_confidence_unlabelled", "mean_confidence_hidden"} <= set(metrics)
+
+
+def test_the_page_shows_the_least_confident_clips_those_without_labels_first(
+    store: ClipStore, masker: Path, tmp_path: Path
+) -> None:
+    with listening(page := Page("generate_masks")):
+        masks, metrics = run(store, masker, tmp_path / "out")
+    page.write(tmp_path / "page.html", metrics, PARAMS, {})
+    text = (tmp_path / "page.html").read_text()
+    order = sorted(masks.clips, key=lambda clip: (clip.kind == "labelled", clip.meta["mean_confidence"]))
+    shown = re.findall(r"<figcaption>(\S+), mean confidence (0\.\d{3})</figcaption>", text)
+    assert shown == [(clip.id, f"{clip.meta['mean_confidence']:.3f}") for clip in order[:4]]
+    assert len({clip.kind for clip in order[:4]}) > 1, "the store has fewer clips without labels"
+    assert text.count("data:image/png;base64,") == 4 and 'aria-label="Classes of ' in text
 
 
 def test_progress_is_told_in_frames_of_all_frames(

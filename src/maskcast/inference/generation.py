@@ -30,6 +30,8 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import map_index
 from maskcast.progress import say, track
 
+NUM_DOUBTFUL = 4  # clips
+
 
 def check_maps(
     folder: Path, masker: Segmenter, store: ClipStore, names: Sequence[str] | None
@@ -66,6 +68,9 @@ class Generation:
         clips: the clips to mask; all have frames.
         maps: the label maps to write.
         finished: store of finished clips, which survives the run.
+
+    Attributes:
+        doubtful: after ``run``, the clips with the least confident masks, those without labels first.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Generation:
     ) -> None:
         self.store, self.clips, self.maps, self._finished = store, clips, maps, finished
         self._index = FrameIndex(clips)
+        self.doubtful: list[Clip] = []
 
     def run(
         self,
@@ -120,6 +126,7 @@ class Generation:
             warning = writer_thread.class_counts.warning(self.maps, consistent_frames)
             if warning is not None:
                 say(warning)
+        self.doubtful = writer_thread.doubtful
         written = sum(file.stat().st_size for file in folder.glob("*.zst"))
         result = {"clips": len(self.clips), "frames": frames, "bytes_per_frame": written / frames}
         return result | writer_thread.means | speed
@@ -176,6 +183,12 @@ class _WriterThread:
         self._started = 0
         self._totals: defaultdict[str, list[float]] = defaultdict(list)
         self.class_counts = ClassCounts()
+        self._doubtful: list[tuple[bool, float, int]] = []  # of a clip: has it labels, mean confidence, number
+
+    @property
+    def doubtful(self) -> list[Clip]:
+        """The clips with the least confident masks, those without labels first."""
+        return [self._clips[k] for _, _, k in self._doubtful]
 
     @property
     def means(self) -> dict[str, float]:
@@ -215,6 +228,7 @@ class _WriterThread:
         self.class_counts.merge(meta.pop(CLASS_COUNTS))
         for mean in meta.values():
             self._totals[clip.kind].append(mean)
+            self._doubtful = sorted([*self._doubtful, (clip.kind == "labelled", mean, k)])[:NUM_DOUBTFUL]
         self._writer.add(
             clip.id,
             split=clip.split,

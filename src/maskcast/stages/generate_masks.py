@@ -1,15 +1,20 @@
 """generate_masks: mask the frames of all clips, with a confidence per pixel."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from maskcast.data.labelling.propagation import PropagationParams
 from maskcast.inference.consistent_frames import CONTEXT_FRAMES
+from maskcast.labels import first_class_map
 from maskcast.params import Batch, Names, Params
 from maskcast.reading import pluralize
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
+
+if TYPE_CHECKING:
+    from maskcast.data.clip_store.reader import Clip, ClipStore
 
 
 def _consistent_frames(value: Any) -> Any:
@@ -103,7 +108,8 @@ def generate_masks(
     propagator = None
     if params.propagated is not None:
         propagator = LabelPropagator(store, maps, params.propagated, params.confidence_levels)
-    result = Generation(store, clips_with_frames, maps, finished).run(
+    generation = Generation(store, clips_with_frames, maps, finished)
+    result = generation.run(
         masks,
         store.meta | meta,
         model,
@@ -119,3 +125,26 @@ def generate_masks(
         f"masked {pluralize(int(result['clips']), 'clip')}, {pluralize(int(result['frames']), 'frame')}, "
         f"{result['bytes_per_frame']:.0f} bytes per frame"
     )
+    if shown := first_class_map(maps):
+        _show(store, ClipStore(masks, shown.name), generation.doubtful)
+
+
+def _show(store: "ClipStore", masks: "ClipStore", clips: Sequence["Clip"]) -> None:
+    """Shows clips with their masks on the run's page."""
+    from maskcast.data.clip_store.frame_index import evenly_spaced
+    from maskcast.markup import concatenate, element, figure
+    from maskcast.progress import report_section
+    from maskcast.report.clip_player import legend
+    from maskcast.report.overlays import MAX_COLUMNS, masker_strip, png_bytes
+    from maskcast.report.paint import class_entries
+
+    parts = [element("p", "The clips whose masks are the least confident, those without labels first.")]
+    for clip in clips:
+        masked = masks.get(clip.id)
+        indices = evenly_spaced(clip.num_frames, MAX_COLUMNS)
+        found = masks.masks(masked)[indices]
+        confidence = f"{clip.id}, mean confidence {masked.meta['mean_confidence']:.3f}"
+        picture = masker_strip(store.frames(clip)[indices], None, found, clip.id, numbers=indices)
+        parts.append(figure(f"Masks of {clip.id}", confidence, png_bytes(picture)))
+        parts.append(legend(class_entries([found], masks.classes), f"Classes of {clip.id}"))
+    report_section("Masks", concatenate(parts))
