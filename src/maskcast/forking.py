@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from maskcast.errors import MaskcastError
 from maskcast.memory import gc_paused
@@ -71,6 +72,16 @@ def ready_to_fork() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
+def shared_array(size: int, dtype: npt.DTypeLike) -> np.ndarray:
+    """Returns an array of zeros that processes forked later share with this one.
+
+    Its memory is anonymous, so nothing remains, and only used pages take memory.
+    """
+    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+    memory = mmap.mmap(-1, max(1, size) * np.dtype(dtype).itemsize, flags)
+    return np.frombuffer(memory, dtype, size)
+
+
 def init_forked_process() -> None:
     """Prepares a forked process: SIGTERM ends it, and objects from the parent are never collected."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -92,8 +103,8 @@ def init_spawned_process() -> None:
 class ForkedFunction:
     """A function that runs in a forked process, one call at a time, with arrays in shared memory.
 
-    A pipe would take ten times as long. The shared memory is anonymous, so nothing remains, and only used pages
-    take memory. However this process ends, the pipe closes and the forked process ends, too.
+    A pipe would take ten times as long. However this process ends, the pipe closes and the forked process ends,
+    too.
 
     Args:
         function: its state stays in the forked process. It must not keep the arrays that it gets, because the next
@@ -103,8 +114,7 @@ class ForkedFunction:
     """
 
     def __init__(self, function: Callable[..., Any], room: int, what: str) -> None:
-        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-        self._bytes = np.frombuffer(mmap.mmap(-1, room + GAPS, flags), np.uint8)
+        self._bytes = shared_array(room + GAPS, np.uint8)
         self._what = what
         context = multiprocessing.get_context("fork")
         self._pipe, theirs = context.Pipe()

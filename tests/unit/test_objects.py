@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.reader import ALL, ClipStore
+from maskcast.data.clip_store.table import Clip
+from maskcast.data.clip_store.view import StoreView
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.forking import ForkedFunction
 from maskcast.labels import MASK, single_map
 from maskcast.models.forecasting.batches import ObjectTracks
 from maskcast.models.forecasting.configs import ObjectsConfig
+from maskcast.models.objects.completion import Completion
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.plane import to_plane
 from maskcast.models.objects.tracks import PACKED, find_objects, pack_tracks, track_objects, unpack_tracks
@@ -91,6 +95,40 @@ def test_an_object_in_the_only_labelled_frame_is_no_noise(tmp_path: Path) -> Non
         objects, tracks = unpack_tracks(read[None])
         assert objects.tolist() == [classes]
         assert tracks.known_BT.sum() == (6 if clip == "all" else 1)
+
+
+class Noted(StoreView):
+    """A view of a store that notes each clip whose masks are read."""
+
+    def __init__(self, store: ClipStore, notes: Path) -> None:
+        super().__init__(store)
+        self.notes = notes
+
+    def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
+        with self.notes.open("a") as file:
+            file.write(f"{clip.id} ")
+        return self.store.masks(clip, frames)
+
+
+@pytest.mark.parametrize("completion", [None, Completion(5)])
+def test_processes_that_make_batches_compute_the_tracks_of_a_clip_once(
+    tmp_path: Path, completion: Completion | None
+) -> None:
+    paths = {"one": {"c1": [(8, 8)] * 4}, "two": {"c1": [(8, 8)] * 3, "c3": [(20, 9)] * 3}, "none": {}}
+    with ClipWriter(tmp_path / "clips", height=24, width=32, maps=single_map("01234")) as writer:
+        for name, moving in paths.items():
+            ids = squares(**moving).numpy() if moving else np.zeros((2, 24, 32), np.uint8)
+            writer.add(name, split="train", kind="labelled", masks={MASK: ids})
+    store = ClipStore(tmp_path / "clips")
+    expected = [ObjectTracks(store, [clip], completion).read(0) for clip in store.clips]
+    tracks = ObjectTracks(Noted(store, tmp_path / "notes"), store.clips, completion)
+    processes = [ForkedFunction(lambda clip: tracks.read(clip).numpy(), 0, "reads tracks") for _ in range(2)]
+    for process in processes:
+        for k, clip in enumerate(expected):
+            np.testing.assert_array_equal(process(k), clip.numpy())
+    for process in processes:
+        process.close()
+    assert (tmp_path / "notes").read_text() == "one two none "
 
 
 def test_a_hidden_object_is_painted_again() -> None:

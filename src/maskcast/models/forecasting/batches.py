@@ -4,9 +4,11 @@ Shapes: B windows, C the first of them, T frames, H height, W width, S objects, 
 object (see ``models.objects.tracks.PACKED``).
 """
 
+import math
+import multiprocessing
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import cache
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -17,12 +19,13 @@ from maskcast.data.augment.mirror import swapped_classes
 from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.dry_run_notes import FullLoop, is_dry_run
+from maskcast.forking import shared_array
 from maskcast.labels import IGNORE
 from maskcast.models.forecasting.input import Input
 from maskcast.models.objects.completion import Completion, pack_whole
 from maskcast.models.objects.cutting import CutObservations, cut_observations, train_completion
 from maskcast.models.objects.motion import ObjectMotion
-from maskcast.models.objects.tracks import PACKED, pack_tracks, stack_tracks
+from maskcast.models.objects.tracks import DOUBT, PACKED, pack_tracks, stack_tracks
 from maskcast.progress import track
 from maskcast.seed import rng
 
@@ -83,8 +86,9 @@ class PixelBatches:
 class ObjectTracks:
     """Packed tracks (B, T, S, 8) float32, a thousandth of the size of the masks.
 
-    The tracks of a clip are computed at its first use and kept. In a dry run all are computed at once, to
-    measure the time. With ``completion`` they are those of whole objects.
+    The tracks of a clip are computed at its first use and kept, in memory that the processes which make batches
+    share. In a dry run all are computed at once, to measure the time. With ``completion`` they are those of whole
+    objects.
     """
 
     def __init__(self, store: ClipStore, clips: Sequence[Clip], completion: Completion | None) -> None:
@@ -92,10 +96,31 @@ class ObjectTracks:
         swapped = swapped_classes(store.classes, store.mirror_swaps)
         self._swapped = None if swapped is None else torch.from_numpy(swapped).float()
         cpu_completion = deepcopy(completion)  # stays on the CPU, as the batches do
-        self.read = cache(lambda clip: _pack(store, clips[clip], cpu_completion))
+        self._compute = lambda clip: _pack(store, clips[clip], cpu_completion)
+        self._num_frames = [clip.num_frames for clip in clips]
+        self._num_entries = len(PACKED) + (0 if completion is None else len(DOUBT))
+        most = max(1, store.num_classes - 1) * self._num_entries  # numbers of a frame
+        self._starts = [most * frames for frames in accumulate(self._num_frames, initial=0)]
+        self._numbers = shared_array(self._starts[-1], np.float32)
+        self._num_objects = shared_array(len(clips), np.uint8)  # 0 until they are known
+        self._lock = multiprocessing.get_context("fork").Lock()
         if is_dry_run():
             for clip in track(range(len(clips)), "tracks of clips", of=FullLoop(splits=splits_of(clips))):
                 self.read(clip)
+
+    def read(self, clip: int) -> Tensor:
+        """Returns the tracks (T, S, 8) of the ``clip``-th clip."""
+        with self._lock:
+            num_objects = int(self._num_objects[clip])
+        start = self._starts[clip]
+        if num_objects:
+            shape = self._num_frames[clip], num_objects, self._num_entries
+            return torch.from_numpy(self._numbers[start : start + math.prod(shape)].reshape(shape))
+        packed = self._compute(clip)
+        self._numbers[start : start + packed.numel()] = packed.flatten().numpy()
+        with self._lock:  # others see the numbers before their count
+            self._num_objects[clip] = packed.shape[1]
+        return packed
 
     def batch(self, windows: Sequence[Window]) -> Tensor:
         """Returns windows as one batch."""
