@@ -26,6 +26,7 @@ from tests.servers import free_ports
 from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.diagnostics import tracking
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.forecasts import ForecastEvaluation
 from maskcast.labels import MASK
@@ -308,6 +309,7 @@ def test_a_folder_that_is_copied_or_moved_keeps_its_runs_and_models(
         assert (code, "its locations were updated" in said) == (0, False)
         assert load_address("models:/maskcast/1").digest == Registry("maskcast").find("1").digest
         assert command(capsys, "download", "1", "--output", str(folder / "parts"))[0] == 0
+        assert [row.state for row in tracking.mlflow()] == ["ok"]
         assert (folder / "mlflow.db").read_bytes() == database  # which may be mounted in two places
         other = home if folder == copy else copy
         before = [*(other / "mlartifacts").rglob("*")]

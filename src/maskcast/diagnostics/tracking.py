@@ -31,7 +31,7 @@ def mlflow() -> Iterator[CheckResult]:
         yield CheckResult("MLflow", "ok", f"{redacted_uri()}: does not exist yet, the first run creates it")
         return
     with convert_mlflow_errors():
-        new_client().search_experiments(max_results=1)
+        new_client(read_only=True).search_experiments(max_results=1)
     hint = f"; set {TRACKING_URI} to share runs" if TRACKING_URI not in os.environ else ""
     yield CheckResult("MLflow", "ok", f"{redacted_uri()}: can be opened and written{hint}")
 
