@@ -56,7 +56,7 @@ def test_a_training_that_goes_on_says_that_its_validation_was_trained_on(
 ) -> None:
     masker = photographs["masker cd"]
     again = train(photographs["ab"], tmp_path / "again", masker)
-    said = f"warning: {masker}: was trained on 2 of 2 validation frames, so validation scores are too high"
+    said = f"warning: {masker}: was trained on 2 of 2 validation clips, so validation scores are too high"
     assert said in capsys.readouterr().err
     unseen = train(photographs["cd"], tmp_path / "unseen", masker)
     assert "was trained on" not in capsys.readouterr().err
@@ -89,8 +89,8 @@ def test_scores_of_masks_of_trained_frames_are_said_to_be_too_high(
         run_stage("generate_masks", {}, clips=clips, masker=masker, masks=out / "masks", metrics=out / "m.json")
         ports = {"masks": out / "masks", "masker": masker, "metrics": out / "v.json", "report": out / "report"}
         run_stage("evaluate_video", {}, clips=clips, **ports, page=out / "page.html")
-        said = "2 of 2 scored frames are ones that the masker was trained on, so its scores are too high; score "
-        assert (f"warning: {said}" in capsys.readouterr().err) == (val != scored)
+        said = "masker was trained on 2 of 2 scored clips, so its scores are too high; score clips "
+        assert (f"warning: the {said}" in capsys.readouterr().err) == (val != scored)
         assert (said in (out / "report/README.md").read_text()) == (val != scored)
         assert (said in (out / "page.html").read_text()) == (val != scored)
 
@@ -104,8 +104,8 @@ def test_many_maskers_are_compared_with_notes(
     assert main(["evaluate-many", str(tmp_path / "grid"), "--clips", clips, "--out", str(out)]) == 0
     said, page = capsys.readouterr().out, (out / "index.html").read_text()
     for text in (said, page):
-        assert "2 of 2 scored frames are ones that cd was trained on" in text
-        assert "that ab was trained on" not in text
+        assert "d was trained on 2 of 2 scored clips" in text
+        assert "b was trained on" not in text
     assert "test clips, which `--split test` scores, select nothing" in page
 
 
@@ -120,7 +120,7 @@ def test_clips_that_look_back_are_said_where_masks_are_scored(
     assert f"warning: c{said}" in capsys.readouterr().err and f"C{said}" in (report / "README.md").read_text()
     ports = {"masks": masks, "masker": masker, "metrics": tmp_path / "w.json", "report": tmp_path / "other"}
     run_stage("evaluate_video", {}, clips=clips, **ports)
-    assert "that the masker was trained on" not in capsys.readouterr().err  # said by the line above
+    assert "the masker was trained on" not in capsys.readouterr().err  # said by the line above
 
 
 def test_a_forecaster_knows_the_frames_of_both_its_trainings(
@@ -135,13 +135,13 @@ def test_a_forecaster_knows_the_frames_of_both_its_trainings(
     others = dict.fromkeys(("clips", "masks", "masker"), turned.root)
     tuned = {"pretrained": pretrained, "forecaster": forecaster, "metrics": tmp_path / "f.json"}
     run_stage("finetune_forecaster", {"training": TRAINING}, **others, **tuned)
-    said = f"warning: {pretrained}: was trained on 22 of 22 validation frames"
+    said = f"warning: {pretrained}: was trained on 2 of 2 validation clips"
     assert said in capsys.readouterr().err
-    assert len(np.load(pretrained / NAME)) == 44
+    assert len(np.load(pretrained / NAME)) == 6  # frames 1, 9 and 17 of both clips
     for name, one in (("one", clips), ("other", others)):
         outputs = {"metrics": tmp_path / f"{name}.json", "report": tmp_path / name}
         run_stage("evaluate", {"context": "truth", "pictures": 0}, **one, forecaster=pretrained, **outputs)
-        said = "22 of 22 scored frames are ones that the forecaster was trained on"
+        said = "forecaster was trained on 2 of 2 scored clips"
         assert (said in capsys.readouterr().err) == (name == "other")
         assert (said in (tmp_path / name / "README.md").read_text()) == (name == "other")
 
@@ -167,8 +167,8 @@ def test_a_detector_knows_its_images(tmp_path: Path, capsys: pytest.CaptureFixtu
         outputs = {"metrics": tmp_path / f"{split}.json", "report": tmp_path / split}
         outputs["page"] = tmp_path / f"{split}.html"
         run_stage("evaluate_detector", {"split": split}, dataset=dataset, detector=detector, **outputs)
-        said = "3 of 3 scored images are ones that the detector was trained on"
-        assert (f"warning: {said}" in capsys.readouterr().err) == (split == "train")
+        said = "detector was trained on 3 of 3 scored images"
+        assert (f"warning: the {said}" in capsys.readouterr().err) == (split == "train")
         for text in ((tmp_path / split / "README.md").read_text(), (tmp_path / f"{split}.html").read_text()):
             assert (said in text) == (split == "train")
 

@@ -1,13 +1,16 @@
 """The frames that a model was trained on: its folder keeps their hashes, so that scores on them are recognised.
 
-trained_frames.npy   uint64 (N,), ascending: the start of the sha256 of each frame's pixels, or of each image file
-                     of a detection set
+trained_frames.npy   uint64 (N,), ascending: the start of the sha256 of the pixels of every eighth frame of each
+                     clip, or of each image file of a detection set
+
+So a forecaster, which learns from masks, need not read all frames: of a clip that was prepared in the same way, or
+whose frames the training clips cover, some frame is in there.
 
 Frames of a single colour, which many videos contain, and clips without frames are not in there. Models of before,
 and those that learn without labels, have no such file.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,48 +23,48 @@ from maskcast.reading import parsing, pluralize
 
 NAME = "trained_frames.npy"
 REMEDY = "remove it, or train again"
+EVERY = 8  # frames of a training clip; below the 11 that a forecast has by default
 
 
-def hashes_of_clips(store: ClipStore, clips: Iterable[Clip], frames: slice = ALL) -> np.ndarray:
-    """Returns the hashes (N,) of some frames of each clip."""
-    found = [short_hashes(frame_hashes(store.frames(clip)[frames])) for clip in clips if clip.has_frames]
-    return np.concatenate([np.empty(0, np.uint64), *found])
+def hashes_of_trained(store: ClipStore, clips: Iterable[Clip]) -> list[np.ndarray]:
+    """Returns for each clip the hashes (N,) of every eighth frame."""
+    return [_hashes_of(store, clip, slice(None, None, EVERY)) for clip in clips]
 
 
-def hashes_of_scored(store: ClipStore, clips: Iterable[Clip], frames: slice = ALL) -> np.ndarray:
-    """Returns the hashes (N,) of the frames of each clip that are scored, without those of the split before."""
+def hashes_of_scored(store: ClipStore, clips: Iterable[Clip], frames: slice = ALL) -> list[np.ndarray]:
+    """Returns for each clip the hashes (N,) of the frames that are scored, without those of the split before."""
     found = []
     for clip in clips:
         begin = -(-store.meta[LOOKBACK] // clip.meta["stride"]) if LOOKBACK in store.meta else 0
-        found.append(hashes_of_clips(store, [clip], slice(max(begin, frames.start or 0), frames.stop)))
-    return np.concatenate([np.empty(0, np.uint64), *found])
+        found.append(_hashes_of(store, clip, slice(max(begin, frames.start or 0), frames.stop)))
+    return found
 
 
-def hashes_of_files(paths: Iterable[Path]) -> np.ndarray:
-    """Returns the hashes (N,) of image files."""
-    return short_hashes(bytes.fromhex(sha256_of(path)) for path in paths)
+def hashes_of_files(paths: Iterable[Path]) -> list[np.ndarray]:
+    """Returns for each image file its hash (1,)."""
+    return [short_hashes([bytes.fromhex(sha256_of(path))]) for path in paths]
 
 
-def write_trained_frames(folder: Path, hashes_N: np.ndarray, start: Path | None = None) -> None:
+def write_trained_frames(folder: Path, hashes: Sequence[np.ndarray], start: Path | None = None) -> None:
     """Writes the hashes of the frames that a model was trained on, and that the one it started from was, if any.
 
     Args:
         folder: of the model.
-        hashes_N: hashes of the frames of its training.
+        hashes: hashes (N,) of the frames of each clip of its training.
         start: folder of the model that it started from.
     """
     before_N = None if start is None else _read(start)
-    all_N = np.unique(hashes_N if before_N is None else np.concatenate([hashes_N, before_N]))
+    all_N = np.unique(np.concatenate([np.empty(0, np.uint64), *hashes, *([] if before_N is None else [before_N])]))
     if all_N.size:
         np.save(folder / NAME, all_N, allow_pickle=False)
 
 
-def count_trained(folder: Path, hashes: Callable[[], np.ndarray]) -> tuple[int, int]:
-    """Returns how many of some frames a model was trained on, and their number; zeros if the model does not know.
+def count_trained(folder: Path, hashes: Callable[[], Sequence[np.ndarray]]) -> tuple[int, int]:
+    """Returns of how many clips a model was trained on frames, and their number; zeros if it does not know.
 
     Args:
         folder: of the model.
-        hashes: computes the hashes of the frames.
+        hashes: computes the hashes (N,) of the frames of each clip.
 
     Raises:
         MaskcastError: if the model's list of frames is damaged.
@@ -69,18 +72,18 @@ def count_trained(folder: Path, hashes: Callable[[], np.ndarray]) -> tuple[int, 
     trained_N = _read(folder)
     if trained_N is None:
         return 0, 0
-    hashes_N = hashes()
-    return int(np.isin(hashes_N, trained_N).sum()), hashes_N.size
+    clips = hashes()
+    return sum(bool(np.isin(hashes_N, trained_N).any()) for hashes_N in clips), len(clips)
 
 
-def trained_note(folder: Path, model: str, hashes: Callable[[], np.ndarray], noun: str = "frame") -> str:
-    """Returns a line about scored frames that a model was trained on; empty if there are none.
+def trained_note(folder: Path, model: str, hashes: Callable[[], Sequence[np.ndarray]], noun: str = "clip") -> str:
+    """Returns a line about scored clips that a model was trained on; empty if there are none.
 
     Args:
         folder: of the model.
         model: how the line calls it.
-        hashes: computes the hashes of the scored frames.
-        noun: "frame" or "image".
+        hashes: computes the hashes (N,) of the scored frames of each clip.
+        noun: "clip" or "image".
 
     Raises:
         MaskcastError: see `count_trained`.
@@ -89,9 +92,13 @@ def trained_note(folder: Path, model: str, hashes: Callable[[], np.ndarray], nou
     if not trained:
         return ""
     return (
-        f"{trained} of {pluralize(scored, f'scored {noun}')} are ones that {model} was trained on, so its scores "
-        f"are too high; score {noun}s that it has not seen, or train it anew on the present splits"
+        f"{model} was trained on {trained} of {pluralize(scored, f'scored {noun}')}, so its scores are too high; "
+        f"score {noun}s that it has not seen, or train it anew on the present splits"
     )
+
+
+def _hashes_of(store: ClipStore, clip: Clip, frames: slice) -> np.ndarray:
+    return short_hashes(frame_hashes(store.frames(clip)[frames]) if clip.has_frames else [])
 
 
 def _read(folder: Path) -> np.ndarray | None:

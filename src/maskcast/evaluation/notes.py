@@ -1,6 +1,6 @@
 """Notes on scores that are too high, because of what the scored models were trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,10 @@ def lookback_note(store: ClipStore, split: str) -> str:
     )
 
 
-def warn_of_trained(folder: Path, model: str, hashes: Callable[[], np.ndarray], noun: str = "frame") -> list[str]:
-    """Warns if a model was trained on scored frames (`trained_note`); returns the same as a sentence of a page."""
+def warn_of_trained(
+    folder: Path, model: str, hashes: Callable[[], Sequence[np.ndarray]], noun: str = "clip"
+) -> list[str]:
+    """Warns if a model was trained on scored clips (`trained_note`); returns the same as a sentence of a page."""
     return _warn(trained_note(folder, model, hashes, noun))
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from maskcast.curves import read_curves, write_curves
 from maskcast.data.trained_frames import count_trained, write_trained_frames
 from maskcast.dry_run_notes import is_dry_run
@@ -57,7 +55,7 @@ def finish_training(
     save(out)
     write_curves(out, {**before, name: curve})
     learned = start is None or scores["best_epoch"] > 0  # else the weights are those of ``start``
-    write_trained_frames(out, task.frame_hashes("train") if learned else np.empty(0, np.uint64), start)
+    write_trained_frames(out, task.frame_hashes("train") if learned else [], start)
     write_json(metrics, dict(results(scores)))
     if summary:
         say(summary(scores))
@@ -65,12 +63,11 @@ def finish_training(
 
 
 def _warn_of_trained(start: Path, task: Task) -> None:
-    """Warns if the model to start from was trained on frames of the validation."""
+    """Warns if the model to start from was trained on clips of the validation."""
     trained, validated = count_trained(start, lambda: task.frame_hashes("val"))
     if trained:
-        frames = pluralize(validated, "validation frame")
+        clips = pluralize(validated, "validation clip")
         say(
-            f"warning: {start}: was trained on {trained} of {frames}, so validation scores are too high, also to "
-            "choose the best epoch; put clips that it has not seen into val (source.splits), or start from other "
-            "weights"
+            f"warning: {start}: was trained on {trained} of {clips}, so validation scores are too high, also to "
+            "choose the best epoch; put others into val (source.splits), or start from other weights"
         )

@@ -74,14 +74,12 @@ class Task(ABC):
         """
         return True
 
-    def frame_hashes(self, split: Literal["train", "val"]) -> "np.ndarray":
-        """Returns hashes (N,) of the frames whose labels it learns from, or of those that validation scores.
+    def frame_hashes(self, split: Literal["train", "val"]) -> "Sequence[np.ndarray]":
+        """Returns for each clip hashes (N,) of frames whose labels it learns from, or that validation scores.
 
         There are none if it learns without labels; see ``data.trained_frames``.
         """
-        import numpy as np
-
-        return np.empty(0, np.uint64)
+        return []
 
 
 class ChunkedTask(Task):

@@ -7,6 +7,7 @@ classification of proposals and of boxes, but not the box regression. Unlike the
 cross-entropy, not by focal loss.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -85,8 +86,8 @@ class DetectorTask(Task):
         """The detector that is validated and kept."""
         return self.averaged.final
 
-    def frame_hashes(self, split: Literal["train", "val"]) -> np.ndarray:
-        """Returns hashes (N,) of the labelled images of a split."""
+    def frame_hashes(self, split: Literal["train", "val"]) -> Sequence[np.ndarray]:
+        """Returns the hash (1,) of each labelled image of a split."""
         return hashes_of_files((self.train if split == "train" else self.val).paths)
 
     @property

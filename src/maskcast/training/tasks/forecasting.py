@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from maskcast.data.augment.mirror import check_swaps_of_one_map
 from maskcast.data.clip_store.frame_index import in_batches, spread
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.data.trained_frames import hashes_of_clips, hashes_of_scored
+from maskcast.data.trained_frames import hashes_of_scored, hashes_of_trained
 from maskcast.distributed import all_gather, all_reduce_counts, rank_indices
 from maskcast.dry_run_notes import is_dry_run
 from maskcast.errors import MaskcastError
@@ -177,10 +177,10 @@ class ForecastTask(Task):
         """Whether the model, as last validated, is surely better than the initial weights."""
         return self.start_scores_M2 is None or is_significantly_better(self.videos_M2, self.start_scores_M2)
 
-    def frame_hashes(self, split: Literal["train", "val"]) -> np.ndarray:
-        """Returns hashes (N,) of the frames of the training clips, or of those that the validation forecasts."""
+    def frame_hashes(self, split: Literal["train", "val"]) -> Sequence[np.ndarray]:
+        """Returns hashes (N,) of frames of each training clip, or of those that the validation forecasts."""
         if split == "train":
-            return hashes_of_clips(self.clips, self._train)
+            return hashes_of_trained(self.clips, self._train)
         begin = self.params.context_frames
         return hashes_of_scored(self.clips, self.val, slice(begin, begin + self.params.horizon))
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.statistics import frame_statistics
-from maskcast.data.trained_frames import hashes_of_clips, hashes_of_scored
+from maskcast.data.trained_frames import hashes_of_scored, hashes_of_trained
 from maskcast.distributed import seed_own_draws
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
@@ -146,10 +146,10 @@ class SegmentationTask(Task):
         statistics = {} if self.semi_supervised is None else self.semi_supervised.pseudo.statistics()
         return self.averaged.validate(self.validation.scores, "jaccard") | statistics
 
-    def frame_hashes(self, split: Literal["train", "val"]) -> np.ndarray:
-        """Returns hashes (N,) of the frames of the labelled training clips, or of the validation clips."""
+    def frame_hashes(self, split: Literal["train", "val"]) -> Sequence[np.ndarray]:
+        """Returns hashes (N,) of frames of each labelled training clip, or of each validation clip."""
         if split == "train":
-            return hashes_of_clips(self.store, self.windows.clips)
+            return hashes_of_trained(self.store, self.windows.clips)
         return hashes_of_scored(self.store, self.validation.clips)
 
     def finish(self) -> None:
