@@ -72,12 +72,15 @@ def test_the_page_speaks_of_frames_with_labels_and_ranks_clips_that_have_some(
     shown = (tmp_path / "page.html").read_text()
     assert f"Jaccard {flat['jaccard_last']:.3f} at frame 21: " in shown
     assert "Clips ranked by their own Jaccard at frame 21." in shown
-    assert "Jaccard of each class at frame 21, worst first;" in shown and "of frame 21 that are not background," in shown
+    assert (
+        "Jaccard of each class at frame 21, worst first;" in shown
+        and "of frame 21 that are not background," in shown
+    )
     assert "frame 21 of 22, forecast, Jaccard " in shown and "frame 22 of 22, forecast, no score" in shown
     assert "Jaccard nan" not in shown and "nan below" not in shown
     strips = sorted(path.stem.partition("_")[2] for path in (tmp_path / "out/report/strips").iterdir())
     assert strips == ["val_0", "val_2"]  # the others have no label there
-    assert "Jaccard 21" in (tmp_path / "out/report/scores.md").read_text()
+    assert "Jaccard, frame 21" in (tmp_path / "out/report/scores.md").read_text()
     assert {"jaccard_last_mean_of_2", "jaccard_mean_mean_of_2", "jaccard_mean_best_of_2"} <= flat.keys()
 
 

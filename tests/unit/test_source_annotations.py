@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from pydantic import ValidationError
 from tests.videos import encode_frames
 
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.footage import Footage
 from maskcast.data.sources.annotations import AnnotationsSource
 from maskcast.data.sources.base import Listing
+from maskcast.data.sources.load_window import load_window
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelError
 from maskcast.runner.run import run_stage
@@ -219,6 +221,20 @@ def test_numbers_beyond_those_of_a_map_become_ranks(tmp_path: Path) -> None:
     arrays = list_raw(tmp_path, frames=1, instances=True).clips[0].load()
     assert arrays.masks["objects"][0, 0].tolist() == [1, 1, 0, 0, 2, 2]
     assert arrays.objects == {"objects": {1: 1, 2: 2}}
+
+
+def test_a_clip_with_more_objects_than_ids_is_refused(tmp_path: Path) -> None:
+    frames = [tmp_path / f"{t}.png" for t in range(2)]
+    for path in frames:
+        Image.fromarray(np.zeros((256, 256, 3), np.uint8)).save(path)
+    numbers_HW = np.arange(256 * 256).reshape(256, 256)
+
+    def labels(shift: int) -> Callable[[Any, Path], tuple[np.ndarray, np.ndarray]]:
+        return lambda size, image: (np.ones(size, np.uint8), numbers_HW + shift)
+
+    assert len(load_window(Footage(frames[:1]), [labels(-1)], instances=True).objects["objects"]) == 65535
+    with pytest.raises(MaskcastError, match=r"0\.png: its clip has 65536 objects, at most 65535 are possible"):
+        load_window(Footage(frames), [labels(-1), labels(0)], instances=True)
 
 
 def test_a_clip_with_a_frame_without_labels_has_classes_alone(tmp_path: Path) -> None:

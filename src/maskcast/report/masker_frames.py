@@ -68,7 +68,7 @@ def frames_page(
         facts: settings and results, by name.
     """
     settings = table(how, ["fact", "value"], [[name, str(value)] for name, value in facts.items()])
-    titles = {f"Colours of {name}": key for name, key in keys.items()}
+    titles = {f"Colours of {name}": key for name, key in keys.items() if key}
     legends = [part for title, key in titles.items() for part in (element("p", f"{title}:"), legend(key, title))]
     shown = concatenate([element("p", lead), *legends, *frames])
     return document(title, {"Frames": shown, "How": element("div", settings, class_="facts")})

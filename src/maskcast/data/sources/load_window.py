@@ -11,9 +11,10 @@ import numpy as np
 
 from maskcast.data.footage import Footage, ReadVideo
 from maskcast.data.images import Size, resize_masks
-from maskcast.data.labelling.formats.base import instance_ids
+from maskcast.data.labelling.formats.base import MAX_INSTANCE_ID, instance_ids
 from maskcast.data.sources.base import Arrays
 from maskcast.data.video_files.frames import read_resized_video
+from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, MASK, OBJECTS
 
 NO_OBJECT = -1
@@ -64,13 +65,22 @@ def load_window(
             objects.append(resize_masks(objects_HW[None], *source_size)[0])
     if not instances or None in labels:
         return Arrays(frames, {MASK: classes}, source_size=source_size, mask_size=mask_size)
-    ids, class_of = _ids_of(objects, classes)
+    ids, class_of = _ids_of(objects, classes, footage.file_of(0))
     return Arrays(frames, {MASK: classes, OBJECTS: ids}, {OBJECTS: class_of}, source_size, mask_size)
 
 
-def _ids_of(objects: Sequence[np.ndarray], classes: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
-    """Returns the ids (T, H, W) uint16 of the objects of T frames (H, W), 0 for none, and the class of each id."""
+def _ids_of(objects: Sequence[np.ndarray], classes: np.ndarray, first: Path) -> tuple[np.ndarray, dict[int, int]]:
+    """Returns the ids (T, H, W) uint16 of the objects of T frames (H, W), 0 for none, and the class of each id.
+
+    Raises:
+        MaskcastError: there are more objects than ids; names the ``first`` frame.
+    """
     numbers = reduce(np.union1d, objects, np.array([NO_OBJECT]))  # NO_OBJECT comes first
+    if len(numbers) - 1 > MAX_INSTANCE_ID:
+        raise MaskcastError(
+            f"{first}: its clip has {len(numbers) - 1} objects, at most {MAX_INSTANCE_ID} are possible; make "
+            "shorter clips, or check whether the masks hold objects"
+        )
     known = [0, *instance_ids(numbers[1:].tolist())]
     ids, class_of = np.empty(classes.shape, np.uint16), np.zeros(len(known), np.uint8)
     for t, objects_HW in enumerate(objects):
