@@ -381,6 +381,6 @@ def test_pictures_beside_a_page_of_left_out_clips_are_shown(browser: Browser, tm
 def test_the_page_of_a_registration_opens_too(opened) -> None:
     page = opened(360, "registration.html", color_scheme="dark")
     assert "There is no champion yet" in page.get_by_role("main").inner_text()
-    assert page.get_by_text("no champion to compare with").count() == 1
+    assert re.search(r"failed: jaccard_mean 0\.\d+, required > ", page.get_by_role("main").inner_text())
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert min(page.evaluate(CONTRASTS).values()) >= 4.5
