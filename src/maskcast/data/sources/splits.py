@@ -17,8 +17,8 @@ from maskcast.reading import first_few
 
 Key = TypeVar("Key", bound=Hashable)
 Splits = ByName[str, float | tuple[str, ...]]  # share or names
-# Order of the splits in a ranking; `train` is last. Items move between neighbours, so that none of `train` becomes
-# `test`, where a continued training would be scored on what it has learned from.
+# Order of the splits in a ranking; `train` is last. A single new item moves others to a neighbour only. So with a
+# share of `val`, none of `train` becomes `test`, where a training that goes on would be scored on what it knows.
 RANKED_SPLITS = ("test", "hidden", "val", "unlabeled")
 
 
