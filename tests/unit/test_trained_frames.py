@@ -2,23 +2,28 @@
 
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.conftest import SMALL_DETECTOR, moving_squares, write_detection_set, write_store
 
 from maskcast.__main__ import main
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.data.trained_frames import NAME
+from maskcast.data.trained_frames import NAME, count_trained, write_trained_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import LOOKBACK, MASK, single_map
 from maskcast.registry.bundle import read_bundle, write_bundle
 from maskcast.registry.kinds import SegmenterDescription
 from maskcast.runner.run import run_stage
+from maskcast.training.finish import finish_training
+from maskcast.training.schedule import TrainingParams
+from maskcast.training.task import Task
 
 TRAINING = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "learning_rate": 1e-3, "precision": "fp32"}
 MASKER = {"model": {"arch": "unet", "width": 4}, "training": TRAINING}
@@ -144,6 +149,58 @@ def test_a_forecaster_knows_the_frames_of_both_its_trainings(
         said = "forecaster was trained on 2 of 2 scored clips"
         assert (said in capsys.readouterr().err) == (name == "other")
         assert (said in (tmp_path / name / "README.md").read_text()) == (name == "other")
+    short = {"context": "truth", "pictures": 0, "context_frames": 3, "horizon": 4}  # forecasts frames 4 to 7
+    outputs = {"metrics": tmp_path / "short.json", "report": tmp_path / "short"}
+    run_stage("evaluate", short, **others, forecaster=pretrained, **outputs)
+    assert said in capsys.readouterr().err
+
+
+def test_clips_are_compared_with_many_frames_at_once(tmp_path: Path) -> None:
+    known_N = np.random.default_rng(0).integers(0, 2**64, 500_000, np.uint64)
+    write_trained_frames(tmp_path, [known_N])
+    clips = [np.array([k, known_N[k]] if k % 2 else [k], np.uint64) for k in range(2_000)]
+    before = time.process_time()
+    assert count_trained(tmp_path, lambda: [*clips, np.empty(0, np.uint64)]) == (1_000, 2_001)
+    assert time.process_time() - before < 20  # 500 s if the frames of the model are sorted for each clip
+    assert count_trained(tmp_path, list) == (0, 0)
+
+
+class Line(Task):
+    """Fits a line, and keeps for which splits it was asked for hashes of frames."""
+
+    fingerprint, monitor = "a line", "score"
+
+    def __init__(self) -> None:
+        self.model, self.read, self.validated = torch.nn.Linear(1, 1), list[str](), 0
+
+    def batch(self, step: int) -> torch.Tensor:
+        return torch.ones(2, 1) * step
+
+    def loss(self, batch: torch.Tensor, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        return self.model(batch).square().mean(), {}
+
+    def validate(self) -> dict[str, float]:
+        self.validated += 1
+        return {"score": float(self.validated)}
+
+    def frame_hashes(self, split: str) -> list[np.ndarray]:
+        self.read.append(split)
+        return [np.array([1, 2], np.uint64)]
+
+
+@pytest.mark.parametrize(("rank", "read"), [("0", ["val", "train"]), ("1", [])])
+def test_of_several_processes_only_the_first_reads_frames(
+    rank: str, read: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, out, task = tmp_path / "start", tmp_path / "out", Line()
+    start.mkdir()
+    write_trained_frames(start, [np.array([2, 3], np.uint64)])
+    monkeypatch.setenv("RANK", rank)
+    schedule = TrainingParams(epochs=1, steps_per_epoch=2, batch_size=2, learning_rate=1e-3, precision="fp32")
+    ports = {"out": out, "metrics": tmp_path / "metrics.json", "start": start}
+    finish_training("line", task, schedule, tmp_path / "resume", save=Path.mkdir, results=dict, **ports)
+    assert task.read == read
+    assert (out / NAME).exists() == bool(read)
 
 
 def turn(store: ClipStore, root: Path) -> Path:

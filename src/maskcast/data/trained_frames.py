@@ -4,7 +4,7 @@ trained_frames.npy   uint64 (N,), ascending: the start of the sha256 of the pixe
                      clip, or of each image file of a detection set
 
 So a forecaster, which learns from masks, need not read all frames: of a clip that was prepared in the same way, or
-whose frames the training clips cover, some frame is in there.
+that has eight consecutive frames of a training clip, some frame is in there.
 
 Frames of a single colour, which many videos contain, and clips without frames are not in there. Models of before,
 and those that learn without labels, have no such file.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.shared_frames import frame_hashes, short_hashes
 from maskcast.digest import sha256_of
 from maskcast.labels import LOOKBACK
@@ -23,7 +23,7 @@ from maskcast.reading import parsing, pluralize
 
 NAME = "trained_frames.npy"
 REMEDY = "remove it, or train again"
-EVERY = 8  # frames of a training clip; below the 11 that a forecast has by default
+EVERY = 8  # frames of a training clip
 
 
 def hashes_of_trained(store: ClipStore, clips: Iterable[Clip]) -> list[np.ndarray]:
@@ -31,12 +31,15 @@ def hashes_of_trained(store: ClipStore, clips: Iterable[Clip]) -> list[np.ndarra
     return [_hashes_of(store, clip, slice(None, None, EVERY)) for clip in clips]
 
 
-def hashes_of_scored(store: ClipStore, clips: Iterable[Clip], frames: slice = ALL) -> list[np.ndarray]:
-    """Returns for each clip the hashes (N,) of the frames that are scored, without those of the split before."""
+def hashes_of_scored(store: ClipStore, clips: Iterable[Clip]) -> list[np.ndarray]:
+    """Returns for each clip the hashes (N,) of all frames but those of the split before.
+
+    The context of a forecast counts: of a short horizon alone, no frame may be among every eighth of the training.
+    """
     found = []
     for clip in clips:
         begin = -(-store.meta[LOOKBACK] // clip.meta["stride"]) if LOOKBACK in store.meta else 0
-        found.append(_hashes_of(store, clip, slice(max(begin, frames.start or 0), frames.stop)))
+        found.append(_hashes_of(store, clip, slice(begin, None)))
     return found
 
 
@@ -73,7 +76,9 @@ def count_trained(folder: Path, hashes: Callable[[], Sequence[np.ndarray]]) -> t
     if trained_N is None:
         return 0, 0
     clips = hashes()
-    return sum(bool(np.isin(hashes_N, trained_N).any()) for hashes_N in clips), len(clips)
+    clip_of_M = np.repeat(np.arange(len(clips)), [len(hashes_N) for hashes_N in clips])
+    is_trained_M = np.isin(np.concatenate([np.empty(0, np.uint64), *clips]), trained_N)  # sorts trained_N, so once
+    return len(np.unique(clip_of_M[is_trained_M])), len(clips)
 
 
 def trained_note(folder: Path, model: str, hashes: Callable[[], Sequence[np.ndarray]], noun: str = "clip") -> str:

@@ -1,7 +1,7 @@
 """evaluate: score a forecaster and its masker, beside baselines, with tables and pictures."""
 
 import math
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -101,11 +101,10 @@ def evaluate(
     recorded = {"evaluate": params.model_dump(mode="json")}
     if "generate_masks" in generated.meta:
         recorded["generate_masks"] = generated.meta["generate_masks"]
-    masked = partial(hashes_of_scored, prepared, chosen)
-    forecast_frames = slice(params.context_frames, params.context_frames + params.horizon)
-    notes = warn_of_trained(forecaster, "the forecaster", partial(masked, frames=forecast_frames))
+    hashes = cache(partial(hashes_of_scored, prepared, chosen))
+    notes = warn_of_trained(forecaster, "the forecaster", hashes)
     if generated.digest != prepared.digest:
-        notes += [*warn_of_trained(masker, "the masker", masked), *warn_of_lookback(prepared, split)]
+        notes += [*warn_of_trained(masker, "the masker", hashes), *warn_of_lookback(prepared, split)]
     evaluation = ForecastEvaluation(
         prepared, generated, chosen, *models, device=device, **settings, futures=params.futures, notes=notes
     )

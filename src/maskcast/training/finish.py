@@ -6,7 +6,7 @@ from pathlib import Path
 from maskcast.curves import read_curves, write_curves
 from maskcast.data.trained_frames import count_trained, write_trained_frames
 from maskcast.dry_run_notes import is_dry_run
-from maskcast.progress import say
+from maskcast.progress import is_main_process, say
 from maskcast.reading import pluralize
 from maskcast.training.dry_run_training import dry_run_training
 from maskcast.training.loop import Task, fit
@@ -48,14 +48,15 @@ def finish_training(
         MaskcastError: see ``fit``; or the learning curves or the list of frames of ``start`` are damaged.
     """
     before = read_curves(start) if start else {}  # before the training, as it may be damaged
-    if start:
+    if start and is_main_process():
         _warn_of_trained(start, task)
     train = dry_run_training if is_dry_run() else fit
     scores, curve = train(task, schedule, resume, validate_start=start is not None)
     save(out)
     write_curves(out, {**before, name: curve})
-    learned = start is None or scores["best_epoch"] > 0  # else the weights are those of ``start``
-    write_trained_frames(out, task.frame_hashes("train") if learned else [], start)
+    if is_main_process():  # the outputs of the others are discarded, and it reads an eighth of the frames
+        learned = start is None or scores["best_epoch"] > 0  # else the weights are those of ``start``
+        write_trained_frames(out, task.frame_hashes("train") if learned else [], start)
     write_json(metrics, dict(results(scores)))
     if summary:
         say(summary(scores))

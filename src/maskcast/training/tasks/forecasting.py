@@ -178,11 +178,10 @@ class ForecastTask(Task):
         return self.start_scores_M2 is None or is_significantly_better(self.videos_M2, self.start_scores_M2)
 
     def frame_hashes(self, split: Literal["train", "val"]) -> Sequence[np.ndarray]:
-        """Returns hashes (N,) of frames of each training clip, or of those that the validation forecasts."""
+        """Returns hashes (N,) of frames of each training clip, or of each validation clip."""
         if split == "train":
             return hashes_of_trained(self.clips, self._train)
-        begin = self.params.context_frames
-        return hashes_of_scored(self.clips, self.val, slice(begin, begin + self.params.horizon))
+        return hashes_of_scored(self.clips, self.val)
 
     def check_rebuilt(self) -> None:
         """Checks what a forecaster of another package is when it is built anew: it forecasts a validation clip."""
