@@ -40,6 +40,7 @@ from maskcast.registry.loading import load_address, pipeline_of
 from maskcast.registry.promotion import Transaction, promote, rollback
 from maskcast.registry.store import Registry
 from maskcast.runner.mlflow_client import new_client
+from maskcast.runner.mlflow_moved import update_locations
 from maskcast.runner.mlflow_uri import tracking_uri
 from maskcast.runner.run import run_stage
 from maskcast.stages.evaluate import Evaluate, evaluate
@@ -397,6 +398,7 @@ def test_a_location_that_was_chosen_stays(tmp_path: Path) -> None:
     for there in (True, False):  # a disk that is not mounted
         if not there:
             shutil.rmtree(chosen)
+        update_locations(Path("mlflow.db"))
         assert new_client().get_run(run.run_id).info.artifact_uri == f"{chosen.as_uri()}/{run.run_id}/artifacts"
 
 

@@ -17,7 +17,7 @@ from maskcast.memory import gc_paused
 from maskcast.progress import log_if_slow
 from maskcast.redaction import redacted
 from maskcast.runner.mlflow_errors import check_server_version, convert_mlflow_errors
-from maskcast.runner.mlflow_moved import present_location, update_locations
+from maskcast.runner.mlflow_moved import present_location
 from maskcast.runner.mlflow_uri import (
     TRACKING_URI,
     database_file,
@@ -35,8 +35,7 @@ def new_client(*, read_only: bool = False) -> Any:
     """Returns an ``MlflowClient`` for runs and the registry, which fails fast if its server is unreachable.
 
     Args:
-        read_only: whether no run and no file will be written; then a missing database is not created, and one that
-            was moved keeps its locations.
+        read_only: whether access is read-only; then a missing database is not created.
 
     Raises:
         MaskcastError: the address is invalid, the server is too old, or a database cannot be created, does not
@@ -57,8 +56,6 @@ def new_client(*, read_only: bool = False) -> Any:
         path = database_file(uri)
         if path is not None and not read_only and _is_empty(path):
             _create_database(path.resolve())
-        if path is not None and not read_only:
-            update_locations(path)
         try:
             return mlflow.MlflowClient(uri)
         except ModuleNotFoundError as error:

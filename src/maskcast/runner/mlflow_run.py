@@ -56,7 +56,7 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
     with suppress(FileNotFoundError):
         _open_file(key_file).rename(key_file)
     if (database := database_file(tracking_uri())) is not None:
-        update_locations(database)  # `models evaluate` opened it to read
+        update_locations(database)
     run_id, name = env_value("MLFLOW_RUN_ID"), env_value("MLFLOW_EXPERIMENT_NAME")
     external = None if run_id is None else _external_run(client, run_id)
     experiment = _experiment(client, name) if external is None else _experiment_of(client, external)
