@@ -92,6 +92,25 @@ def test_a_row_for_each_model_and_map_and_one_page(
     assert re.search("Scores of alpha.*Time and memory.*What the numbers mean", page, re.DOTALL)
 
 
+def test_a_map_without_foreground_does_not_count_in_the_order(tmp_path: Path) -> None:
+    cats, frames = LabelMap("cats", ("background", "cat")), np.zeros((2, 16, 24, 3), np.uint8)
+    person = np.zeros((2, 16, 24), np.uint8)
+    person[:, 4:12, 6:14] = 1
+    frames[person > 0] = 255
+    with ClipWriter(tmp_path / "clips", height=16, width=24, maps=(PERSON, cats)) as writer:
+        masks = {"person": person, "cats": np.zeros_like(person)}
+        writer.add("clip", split="val", kind="labelled", frames=frames, masks=masks)
+    for name, seed in (("a", 4), ("b", 1)):
+        write_masker(tmp_path / "grid" / name, PERSON, cats, seed=seed)
+    words = ["evaluate-many", str(tmp_path / "grid"), "--clips", str(tmp_path / "clips")]
+    assert main([*words, "--out", str(tmp_path / "many")]) == 0
+    with (tmp_path / "many/scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["jaccard"] for row in rows if row["map"] == "cats"} == {""}
+    jaccards = {row["model"]: float(row["jaccard"]) for row in rows if row["map"] == "person"}
+    assert list(jaccards) == sorted(jaccards, key=lambda name: -jaccards[name]) != sorted(jaccards)
+
+
 @pytest.mark.parametrize(
     ("column", "shown"),
     [

@@ -78,8 +78,9 @@ def score_grid(
 
 def _macro_jaccard(result: "MaskerResult") -> float:
     """Returns the mean Jaccard over the maps that have one; below all others without any."""
-    jaccards = [scores["jaccard"] for scores in result.scores.values() if "jaccard" in scores]
-    return sum(jaccards) / len(jaccards) if jaccards and not math.isnan(sum(jaccards)) else -1.0
+    jaccards = [scores.get("jaccard", math.nan) for scores in result.scores.values()]
+    defined = [jaccard for jaccard in jaccards if not math.isnan(jaccard)]
+    return sum(defined) / len(defined) if defined else -1.0
 
 
 def score(
