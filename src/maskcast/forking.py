@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from itertools import starmap
 from multiprocessing.connection import Connection
@@ -80,6 +80,18 @@ def shared_array(size: int, dtype: npt.DTypeLike) -> np.ndarray:
     flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
     memory = mmap.mmap(-1, max(1, size) * np.dtype(dtype).itemsize, flags)
     return np.frombuffer(memory, dtype, size)
+
+
+def shared_lock() -> AbstractContextManager[bool]:
+    """Returns a lock that processes forked later share with this one.
+
+    Where ``/dev/shm`` is missing or read-only, as in some sandboxes, only threads share it. PyTorch's workers,
+    which hand over batches through it, cannot start there either.
+    """
+    try:
+        return multiprocessing.get_context("fork").Lock()
+    except OSError:
+        return threading.Lock()
 
 
 def init_forked_process() -> None:

@@ -1,6 +1,7 @@
 """Tracks, how the plane is found from sizes, and the forecaster of objects."""
 
 import math
+from errno import ENOENT
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,18 @@ def test_processes_that_make_batches_compute_the_tracks_of_a_clip_once(
     for process in processes:
         process.close()
     assert (tmp_path / "notes").read_text() == "one two none "
+
+
+def test_tracks_need_no_semaphores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:  # as where /dev/shm is missing
+        raise FileNotFoundError(ENOENT, "No such file or directory")
+
+    monkeypatch.setattr("multiprocessing.synchronize.Lock", refuse)
+    with ClipWriter(tmp_path / "clips", height=24, width=32, maps=single_map("01")) as writer:
+        writer.add("a", split="train", kind="labelled", masks={MASK: squares(c1=[(8, 8)] * 4).numpy()})
+    store = ClipStore(tmp_path / "clips")
+    tracks = ObjectTracks(store, store.clips, None)
+    assert tracks.read(0).equal(tracks.read(0)) and tracks.read(0).shape == (4, 1, 8)
 
 
 def test_a_hidden_object_is_painted_again() -> None:

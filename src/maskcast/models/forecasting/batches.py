@@ -5,7 +5,6 @@ object (see ``models.objects.tracks.PACKED``).
 """
 
 import math
-import multiprocessing
 from collections.abc import Sequence
 from copy import deepcopy
 from itertools import accumulate
@@ -19,7 +18,7 @@ from maskcast.data.augment.mirror import swapped_classes
 from maskcast.data.clip_store.frame_index import spread
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.dry_run_notes import FullLoop, is_dry_run
-from maskcast.forking import shared_array
+from maskcast.forking import shared_array, shared_lock
 from maskcast.labels import IGNORE
 from maskcast.models.forecasting.input import Input
 from maskcast.models.objects.completion import Completion, pack_whole
@@ -103,7 +102,7 @@ class ObjectTracks:
         self._starts = [most * frames for frames in accumulate(self._num_frames, initial=0)]
         self._numbers = shared_array(self._starts[-1], np.float32)
         self._num_objects = shared_array(len(clips), np.uint8)  # 0 until they are known
-        self._lock = multiprocessing.get_context("fork").Lock()
+        self._lock = shared_lock()
         if is_dry_run():
             for clip in track(range(len(clips)), "tracks of clips", of=FullLoop(splits=splits_of(clips))):
                 self.read(clip)
