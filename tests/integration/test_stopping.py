@@ -6,11 +6,13 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,16 @@ def only_run(folder: Path) -> mlflow.entities.Run:
     return run
 
 
+def trains(folder: Path, checkpoint: Path) -> Callable[[], bool]:
+    """Returns a function that says whether a training has a checkpoint, and its run is in the database."""
+
+    def both() -> bool:
+        with closing(sqlite3.connect(f"file:{folder / 'mlflow.db'}?mode=ro", uri=True)) as database:
+            return checkpoint.exists() and bool(database.execute("SELECT 1 FROM runs").fetchone())
+
+    return both
+
+
 def maskcast(*words: str) -> list[str]:
     return [sys.executable, "-m", "maskcast", *words]
 
@@ -93,7 +105,7 @@ def maskcast(*words: str) -> list[str]:
 def test_a_training_that_is_stopped_says_where_and_goes_on_with_its_run(folder: Path) -> None:
     checkpoint, log = folder / "masker.resume/checkpoint.pt", folder / "log"
     process = start(folder, *maskcast(*TRAIN))
-    said = stop(folder, process, signal.SIGINT, checkpoint.exists, group=True)
+    said = stop(folder, process, signal.SIGINT, trains(folder, checkpoint), group=True)
     assert process.returncode == 130
     (line,) = without_progress(said)
     assert line.startswith("stopped at epoch ") and line.endswith(f" of 500: {GO_ON}")
@@ -111,7 +123,7 @@ def test_a_training_that_is_stopped_says_where_and_goes_on_with_its_run(folder: 
 def test_all_processes_of_a_training_stop_in_one_line(folder: Path, number: int, code: int) -> None:
     write_params(folder, processes=2)
     process = start(folder, *maskcast(*TRAIN))
-    said = stop(folder, process, number, (folder / "masker.resume/checkpoint.pt").exists, group=True)
+    said = stop(folder, process, number, trains(folder, folder / "masker.resume/checkpoint.pt"), group=True)
     assert process.returncode == code
     assert without_progress(said) == [f"stopped: {GO_ON}"]
     assert only_run(folder).info.status == "KILLED"
@@ -128,7 +140,7 @@ run_stage("train_masker", params, clips="clips", masker="masker", metrics="metri
 def test_a_pod_that_is_stopped_ends_without_a_traceback(folder: Path) -> None:
     process = start(folder, sys.executable, "-c", SHIM, MASKCAST_RESUME_DIR=str(folder / "volume"))
     checkpoint = folder / "volume/masker.resume/checkpoint.pt"
-    said = stop(folder, process, signal.SIGTERM, checkpoint.exists, group=False)
+    said = stop(folder, process, signal.SIGTERM, trains(folder, checkpoint), group=False)
     assert process.returncode == 75
     assert said.splitlines()[-1].endswith(f" of 500: {GO_ON}")
     assert only_run(folder).info.status == "KILLED"
@@ -139,7 +151,7 @@ def test_below_dvc_the_stage_has_its_line(folder: Path) -> None:
     stage = {"cmd": " ".join(maskcast(*TRAIN)), "deps": ["clips"], "outs": ["masker", "metrics.json"]}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train_masker": stage}}))
     process = start(folder, sys.executable, "-m", "dvc", "repro", SHELL="/bin/sh")
-    said = stop(folder, process, signal.SIGINT, (folder / "masker.resume/checkpoint.pt").exists, group=True)
+    said = stop(folder, process, signal.SIGINT, trains(folder, folder / "masker.resume/checkpoint.pt"), group=True)
     assert process.returncode != 0
     assert said.count(GO_ON) == 1
     assert only_run(folder).info.status == "KILLED"

@@ -313,6 +313,16 @@ def test_a_reader_beside_a_writer_gets_one_version_or_none(s3, line, tree, tmp_p
     assert files_of(back) == files_of(tree)
 
 
+def test_a_put_whose_upload_another_has_continued_and_ended_succeeds(s3, line, tree, monkeypatch):
+    held = line.add(Fault("hold", "PUT", "partNumber=2"))
+    slow = subprocess.Popen([sys.executable, "-c", PUT, tree, f"{s3.uri}/set"])
+    assert held.reached.wait(WAIT_S)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.endpoint)  # past the line that is held
+    storage.put(tree, f"{s3.uri}/set")
+    held.release.set()
+    assert slow.wait(WAIT_S) == 0
+
+
 @pytest.mark.parametrize("same", [True, False], ids=["the same", "other data"])
 def test_a_put_that_another_has_overtaken_succeeds_only_with_the_same_data(
     s3, line, tree, tmp_path, monkeypatch, same

@@ -237,17 +237,25 @@ class Bucket:
         """Uploads a large file in parts, except those that an interrupted upload of the same content has sent."""
         begun = [each["UploadId"] for each in self._uploads(key) if each["Key"] == key] if resume else []
         if begun:
-            upload = {"Key": key, "UploadId": begun[-1]}
-            parts = [part for page in self._pages("list_parts", **upload) for part in page.get("Parts", [])]
+            upload_id = begun[-1]
         else:
             created = self._client.create_multipart_upload(
                 Bucket=self._bucket, Key=key, Metadata={"sha256": sha256}
             )
-            upload, parts = {"Key": key, "UploadId": created["UploadId"]}, []
-        sent = {part["PartNumber"]: part["ETag"] for part in parts}
+            upload_id = created["UploadId"]
+        try:
+            self._put_parts(item, {"Key": key, "UploadId": upload_id}, bool(begun), transfer)
+        except self._client.exceptions.NoSuchUpload:
+            # Complete: the response was lost, or another process has continued the same upload and ended it.
+            if not self._has_content(key, sha256):
+                raise
+
+    def _put_parts(self, item: Item, upload: dict[str, str], resume: bool, transfer: Transfer) -> None:
+        pages = self._pages("list_parts", **upload) if resume else ()
+        sent = {part["PartNumber"]: part["ETag"] for page in pages for part in page.get("Parts", [])}
         length = max(PIECE, -(-item.size // MAX_PARTS))
 
-        def put_piece(number: int) -> dict[str, Any]:
+        def put_part(number: int) -> dict[str, Any]:
             with open(item.source, "rb") as file:
                 file.seek((number - 1) * length)
                 body = file.read(length)
@@ -257,12 +265,8 @@ class Bucket:
             transfer.moved()
             return {"PartNumber": number, "ETag": etag}
 
-        parts = transfer.in_pieces(put_piece, range(1, -(-item.size // length) + 1))
-        try:
-            self._client.complete_multipart_upload(Bucket=self._bucket, MultipartUpload={"Parts": parts}, **upload)
-        except self._client.exceptions.NoSuchUpload:
-            if not self._has_content(key, sha256):  # the upload was complete, only the response was lost
-                raise
+        parts = transfer.in_pieces(put_part, range(1, -(-item.size // length) + 1))
+        self._client.complete_multipart_upload(Bucket=self._bucket, MultipartUpload={"Parts": parts}, **upload)
 
     def _send(self, operation: Any, body: bytes, **arguments: Any) -> dict[str, Any]:
         md5 = base64.b64encode(_md5(body).digest()).decode()
