@@ -11,6 +11,7 @@ import torch
 from maskcast.curves import Curve
 from maskcast.evaluation.forecasts import FORECASTER, ForecastEvaluation, best_baseline, selection_note, size_note
 from maskcast.evaluation.metrics import foreground_jaccard, foreground_text, jaccard_per_class
+from maskcast.evaluation.notes import sentence
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, collapsible, concatenate, definition_list, element, table
@@ -70,7 +71,7 @@ def _scores(evaluation: ForecastEvaluation, compared: list[ClipComparison]) -> H
         name: foreground_text(foreground_jaccard(each.matrix_hKK[each.last]), digits=3)
         for name, each in scores.items()
     }
-    lead = element("p", element("strong", NO_FOREGROUND[:1].upper() + NO_FOREGROUND[1:] + "."))
+    lead = element("p", element("strong", sentence(NO_FOREGROUND)))
     if scores[FORECASTER].foreground:
         lead = element(
             "p",

@@ -150,6 +150,7 @@ def _draw_samples(task: "SegmentationTask", path: Path) -> None:
 def _report_scores(task: "SegmentationTask", path: Path, lead: str, warning: str) -> None:
     """Shows the scores of each class in the validation clips below lead and warning; MLflow keeps them as text."""
     from maskcast.evaluation.forecasts import size_note
+    from maskcast.evaluation.notes import sentence
     from maskcast.models.base import best_device
     from maskcast.progress import is_main_process, report_file, report_section
     from maskcast.report.class_scores import HEADER, class_scores
@@ -174,7 +175,7 @@ def _report_scores(task: "SegmentationTask", path: Path, lead: str, warning: str
     )
     first = [element("p", f"{lead}. {note}")]
     if warning:
-        first.append(element("p", element("strong", f"{warning[:1].upper()}{warning[1:]}.")))
+        first.append(element("p", element("strong", sentence(warning))))
     report_section("Scores", concatenate([*first, *shown]))
 
 
