@@ -212,6 +212,20 @@ def test_windows_of_a_model_with_state_have_labels_on_the_way(tmp_path: Path) ->
     assert told_BT.any(1).all() and told_BT.sum() > len(told_BT)
 
 
+@pytest.mark.parametrize("propagated", [None, {"frames": 2, "share": 0.9}])
+def test_windows_have_labels_after_their_burn_in(propagated: dict[str, Any] | None, tmp_path: Path) -> None:
+    """Labels of frames without a loss teach nothing."""
+    store = partly(tmp_path / "clips", {"a": [0, 5], "b": [2, 11]})
+    values = VALUES | {
+        "model": {"arch": "recurrent", "base": {"arch": "unet", "width": 4}},
+        "window": {"frames": 2, "chunk": 2, "burn_in": 3},
+        "propagated": propagated,
+    }
+    task = segmentation_task(store, TrainMasker.model_validate(values), "x")
+    told_BT = torch.cat([(task.batch(step).masks[0] != IGNORE).flatten(2).any(2) for step in range(20)])
+    assert told_BT[:, 3:].any(1).all()
+
+
 def test_a_masker_trains_and_validates_on_the_labelled_frames(tmp_path: Path) -> None:
     """Frames 1 and 7 of the validation clip have labels, no third frame from 0 on does."""
     store = partly(tmp_path / "clips", {"a": [5], "b": [2, 9], "v": [1, 7]})

@@ -81,7 +81,7 @@ def test_a_start_is_left_alone_by_what_begins_anew(store: ClipStore, tmp_path: P
 
 
 def test_a_window_that_no_clip_has_room_for_is_refused(store: ClipStore) -> None:
-    told = r"no training clip has the 1004 frames of window\.burn_in \+ window\.frames; lower these"
+    told = r"1004 frames of window\.burn_in \+ window\.frames, and labels in the last 4 of them; lower these"
     with pytest.raises(MaskcastError, match=told):
         segmentation_task(store, params(window=WINDOW | {"burn_in": 1000}), "x")
 

@@ -51,10 +51,17 @@ class TrainingIndex:
         maps: a window must have a labelled frame in one of these.
         length: number of frames of a window.
         reach: this many frames before and after a labelled frame count as labelled, too.
+        skip: labels in the first frames of a window, so many, do not count.
     """
 
     def __init__(
-        self, store: ClipStore, clips: Sequence[Clip], maps: Sequence[LabelMap], length: int, reach: int = 0
+        self,
+        store: ClipStore,
+        clips: Sequence[Clip],
+        maps: Sequence[LabelMap],
+        length: int,
+        reach: int = 0,
+        skip: int = 0,
     ) -> None:
         self._windows = FrameIndex(clips, length)
         self._kept: np.ndarray | None = None
@@ -65,7 +72,7 @@ class TrainingIndex:
             windows = kept[self._windows.start(k) : self._windows.start(k + 1)]
             for one in maps:
                 for t in labelled_frames(store.of(one.name), clip):
-                    windows[max(0, t - reach - length + 1) : t + reach + 1] = True
+                    windows[max(0, t - reach - length + 1) : max(0, t + reach - skip + 1)] = True
         self._kept = np.flatnonzero(kept)
 
     def __len__(self) -> int:

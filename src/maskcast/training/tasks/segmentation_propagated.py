@@ -34,6 +34,7 @@ class PropagatedLabels:
         maps: label maps to learn.
         params: reach of labels, and threshold of confidence.
         length: frames per window.
+        skip: this many frames at the start of a window do not contribute to the loss.
 
     Raises:
         MaskcastError: if a map is not of kind ``classes``.
@@ -46,6 +47,7 @@ class PropagatedLabels:
         maps: Sequence[LabelMap],
         params: PropagatedParams,
         length: int,
+        skip: int = 0,
     ) -> None:
         self.params = params
         for label_map in maps:
@@ -56,9 +58,10 @@ class PropagatedLabels:
                 )
         self._masks = {label_map: store.of(label_map.name) for label_map in maps}
         self.clips = [clip for clip in clips if LABELLED_FRAMES in clip.meta]
-        self.index = TrainingIndex(store, self.clips, maps, length, params.frames)
+        self.index = TrainingIndex(store, self.clips, maps, length, params.frames, skip)
         if not len(self.index):
-            say(f"{store.root}: all training frames have labels: train_masker.propagated has no effect")
+            why = "no window has labels in or near its frames" if self.clips else "all training frames have labels"
+            say(f"{store.root}: {why}: train_masker.propagated has no effect")
         self._layers = list(self._propagate_all(store))
 
     def masks(self, clip: int, frames: slice) -> dict[LabelMap, np.ndarray]:

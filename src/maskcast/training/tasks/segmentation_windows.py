@@ -65,7 +65,7 @@ class LabelledWindows:
     ) -> None:
         self.store, self.params = store, params
         self.clips = labelled_clips(store, maps, "train")
-        self.length = 1 if params.window is None else params.window.total
+        self.length, skip = (1, 0) if params.window is None else (params.window.total, params.window.burn_in)
         self._masks = {label_map: store.of(label_map.name) for label_map in maps}
         self._swaps = store.mirror_swaps
         if params.augment.hflip:
@@ -76,11 +76,12 @@ class LabelledWindows:
                 f"{store.root}: {one!r} and {other!r} swap in flipped frames; set train_masker.mirror to false"
             )
         self._backgrounds = Backgrounds(store) if BACKGROUNDS in store.meta else None
-        self._index = TrainingIndex(store, self.clips, maps, self.length)
+        self._index = TrainingIndex(store, self.clips, maps, self.length, skip=skip)
         if not len(self._index):
             raise MaskcastError(
                 f"{store.root}: no training clip has the {pluralize(self.length, 'frame')} of "
-                "window.burn_in + window.frames; lower these or prepare longer clips"
+                f"window.burn_in + window.frames, and labels in the last {self.length - skip} of them; lower "
+                "these or prepare longer clips"
             )
         if (generated is None) != (params.generated is None):
             raise MaskcastError(
@@ -92,7 +93,7 @@ class LabelledWindows:
             self._generated = GeneratedMasks(store, generated, maps, params.generated, self.length)
         self._propagated: PropagatedLabels | None = None
         if params.propagated is not None:
-            self._propagated = PropagatedLabels(store, self.clips, maps, params.propagated, self.length)
+            self._propagated = PropagatedLabels(store, self.clips, maps, params.propagated, self.length, skip)
 
     def batch(self, step: int) -> Windows:
         """Returns this process's windows, augmented: a pure function of (seed, step)."""
