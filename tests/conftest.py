@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+import gc
 import hashlib
 import inspect
 import json
@@ -33,6 +34,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let jobs igno
 # of pytest-xdist are, `inspect` looks through all modules: to compile a pipeline would take ten times as long.
 for _frame, _ in traceback.walk_stack(None):
     inspect.modulesbyfile.setdefault(_frame.f_code.co_filename, _frame.f_globals["__name__"])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """The garbage collector need not look through what is imported and collected: a million objects that stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
