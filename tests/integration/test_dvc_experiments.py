@@ -28,14 +28,14 @@ WAIT_S = 300
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, programs: Path) -> Project:
     """A Git and DVC repository with a pipeline of two stages: one trains, one registers."""
     folder = tmp_path_factory.mktemp("project")
     project = Project(folder, Path(__file__).resolve().parents[2])
     write_store(folder / "clips")
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     (folder / "register.py").write_text(REGISTER)
-    train = {"cmd": f"{sys.executable} -m maskcast {TRAIN}", "deps": ["clips"], "params": ["train_masker"]}
+    train = {"cmd": f"{programs}/maskcast {TRAIN}", "deps": ["clips"], "params": ["train_masker"]}
     train["outs"] = ["masker", "metrics.json", "page.html"]
     register = {"cmd": f"{sys.executable} register.py", "deps": ["masker"], "outs": ["version.json"]}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": train, "register": register}}))

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -89,16 +88,17 @@ def curves(page: str) -> list[str]:
     return re.findall('<figure class="chart">.*?</figure>', page, re.DOTALL)
 
 
-def run_until_killed(folder: Path, name: str, results: Path, source: Path | None = None) -> None:
+def run_until_killed(programs: Path, folder: Path, name: str, results: Path, source: Path | None = None) -> None:
     """Runs a stage until it is killed.
 
     Args:
+        programs: commands that start at once.
         folder: has the inputs and the database.
         name: the stage.
         results: folder for the outputs.
         source: folder with the package to run; None runs the one under test.
     """
-    command = [sys.executable, "-c", KILLED, name, "--params", str(folder / "params.yaml")]
+    command = [str(programs / "python3"), "-c", KILLED, name, "--params", str(folder / "params.yaml")]
     for port, path in ports(folder, name, results).items():
         command += [f"--{port}", str(path)]
     # the database of the fixture's runs: to make one takes as long as to train here
@@ -109,15 +109,20 @@ def run_until_killed(folder: Path, name: str, results: Path, source: Path | None
         done = subprocess.run(
             command, cwd=results, stdout=log, stderr=log, env=os.environ | own, timeout=800, check=False
         )
-    assert done.returncode == -signal.SIGKILL, (results / "log").read_text()
+    assert done.returncode == 128 + signal.SIGKILL, (results / "log").read_text()
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_killed_and_started_again(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+    folder: Path,
+    tmp_path: Path,
+    programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
 ) -> None:
     model = TRAINED[name]
-    run_until_killed(folder, name, tmp_path)
+    run_until_killed(programs, folder, name, tmp_path)
     assert not (tmp_path / model).exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
@@ -134,7 +139,12 @@ def test_killed_and_started_again(
 
 @pytest.mark.parametrize("name", ["train_masker", "generate_masks"])
 def test_what_other_code_began_is_not_continued(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+    folder: Path,
+    tmp_path: Path,
+    programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
 ) -> None:
     """As after `git pull`: the outputs are those of one commit, and so is the run in MLflow."""
     source = tmp_path / "src"
@@ -145,7 +155,7 @@ def test_what_other_code_began_is_not_continued(
     )
     with (source / "maskcast/training/loop.py").open("a") as loop:
         loop.write("# as it was before\n")
-    run_until_killed(folder, name, tmp_path, source)
+    run_until_killed(programs, folder, name, tmp_path, source)
     output = TRAINED.get(name, "masks")
     key = (tmp_path / f"{output}.resume/mlflow_run_id").read_text()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")

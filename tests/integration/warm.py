@@ -9,6 +9,7 @@ reach a command. So whoever tests how one starts or stops takes the real one.
 
 import array
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -91,6 +92,7 @@ def serve(listening: socket.socket, programs: Path) -> None:
         importlib.import_module(name)
     assert not [name for name in sys.modules if name.partition(".")[0] in OWN]
     assert threading.active_count() == 1  # others would be missing in the fork
+    gc.freeze()  # or the collector of each command would look through all that is imported, and copy its memory
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     while os.getppid() == parent:
         if not select.select([listening], [], [], 5)[0]:
