@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.errors import MaskcastError
 from maskcast.evaluation.forecasts import ForecastEvaluation
 from maskcast.evaluation.futures import score_futures
-from maskcast.models.forecasting.configs import ConvLSTMConfig, ObjectsConfig
+from maskcast.models.forecasting.configs import ConvLSTMConfig, FlowConfig, ObjectsConfig
 from maskcast.models.objects.futures import DRAW_SCALE, future
 from maskcast.models.objects.motion import SCALE_BIAS, ObjectMotion
 from maskcast.models.objects.plane import displaced, inverse, project
@@ -83,8 +84,23 @@ def test_a_clip_has_the_same_futures_in_any_batch() -> None:
     moved.reset_to_constant_velocity()
     moved.motion.doubt[-1].bias.data.fill_(3.0)  # in much doubt
     assert not torch.equal(moved.future(masks, 4, seed=1), moved.forecast(masks, 4))
-    plain = ConvLSTMConfig(hidden=4, stride=4, motion="none").build(5).eval()  # draws none
-    assert torch.equal(plain.future(masks, 2, seed=1), plain.forecast(masks, 2))
+
+
+def test_futures_of_what_cannot_draw_them_are_refused(store: ClipStore) -> None:
+    cpu = torch.device("cpu")
+    for config, draws in (
+        (ObjectsConfig(), True),
+        (ConvLSTMConfig(hidden=4), True),
+        (ConvLSTMConfig(hidden=4, motion="none"), False),
+        (FlowConfig(), False),
+        (ConvLSTMConfig(hidden=4, input="frames"), False),
+    ):
+        model = config.build(store.num_classes)
+        assert model.draws_futures is draws
+        if not draws:
+            chosen = store.select("val", "labelled")
+            with pytest.raises(MaskcastError, match=r"evaluate\.futures: got 3, but this forecaster cannot"):
+                ForecastEvaluation(store, store, chosen, model, None, "truth", 6, 3, 2, cpu, futures=3)
 
 
 def test_the_best_is_chosen_clip_by_clip() -> None:

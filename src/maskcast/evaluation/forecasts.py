@@ -114,11 +114,12 @@ class ForecastEvaluation:
         horizon: number of frames to forecast.
         batch_size: clips forecast at once.
         device: of the models.
-        futures: number of futures per clip to draw and score in addition; for forecasters of masks.
+        futures: number of futures per clip to draw and score in addition.
         notes: sentences on scores that are too high (`evaluation.notes`).
 
     Raises:
-        MaskcastError: a clip is too short or has no true masks, or context masks were made with later frames.
+        MaskcastError: a clip is too short or has no true masks, context masks were made with later frames, or the
+            forecaster cannot sample futures.
     """
 
     prepared: ClipStore
@@ -135,6 +136,11 @@ class ForecastEvaluation:
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if self.futures and not self.forecaster.draws_futures:
+            raise MaskcastError(
+                f"evaluate.futures: got {self.futures}, but this forecaster cannot sample futures; set 0, or "
+                "train a forecaster that moves objects"
+            )
         needed = self.context_frames + self.horizon
         for clip in self.clips:
             if clip.num_frames < needed:

@@ -200,16 +200,8 @@ class PipelineModel:
         Args:
             clip_THWC: its frames.
             source: height and width of the video before it was resized.
-            samples: number of futures to draw.
-
-        Raises:
-            MaskcastError: futures are requested of a forecaster of frames.
+            samples: number of futures to draw; 0 if the forecaster draws none.
         """
-        if samples and self.forecaster.input.needs_masker:
-            raise MaskcastError(
-                f"samples: got {samples}, but a forecaster of {self.forecaster.input} cannot draw futures; give "
-                "0, or use a forecaster of masks"
-            )
         seen = self._mask_seen(clip_THWC)
         if self.forecaster.input.needs_masker:
             future, confidence = self.masker.mask_future(clip_THWC, self.forecaster.predict(clip_THWC))

@@ -82,7 +82,7 @@ class Pipeline:
 
         Raises:
             MaskcastError: the video is not found, damaged or too short, the stride is unknown, or the model cannot
-                draw futures.
+                sample futures.
         """
         check_options(self.loaded, stride, start, samples)
         if isinstance(video, np.ndarray):

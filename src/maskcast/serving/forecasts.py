@@ -128,8 +128,8 @@ def check_options(
         dashes: prefix of the option names in errors.
 
     Raises:
-        MaskcastError: the distance is unknown or not positive, another option is out of bounds, or one is not an
-            integer.
+        MaskcastError: the distance is unknown or not positive, another option is out of bounds, one is not an
+            integer, or the model cannot sample futures.
     """
     for name, value in (("stride", stride), ("start", start), ("samples", samples)):
         if not hasattr(value, "__index__") and (value is not None or name == "samples"):
@@ -143,6 +143,11 @@ def check_options(
     if not 0 <= samples <= MAX_FUTURES:
         raise MaskcastError(
             f"{dashes}samples: got {samples}; give the number of futures to draw, 0 to {MAX_FUTURES}"
+        )
+    if samples and not loaded.model.forecaster.network.draws_futures:
+        raise MaskcastError(
+            f"{dashes}samples: got {samples}, but the forecaster of {loaded.title} cannot sample futures; give 0, "
+            "or use a model whose forecaster moves objects"
         )
 
 
@@ -159,7 +164,7 @@ def run_forecast(
         samples: number of futures to draw.
 
     Raises:
-        MaskcastError: the video is damaged or too short, or the model cannot draw futures.
+        MaskcastError: the video is damaged or too short.
     """
     return _forecast(video, loaded, choose_frames(video, loaded.about, stride, start), samples)
 
@@ -198,8 +203,8 @@ def forecast_video(
         samples: number of futures to draw.
 
     Raises:
-        MaskcastError: the video is damaged, too short or inside ``output``, the model cannot draw futures, or
-            ``output`` cannot be written or has files that are not a forecast.
+        MaskcastError: the video is damaged, too short or inside ``output``, or ``output`` cannot be written or has
+            files that are not a forecast.
     """
     check_deletes_none(output, "output", {"the video": video.path})
     check_replaceable(output, FORECAST)

@@ -37,12 +37,17 @@ class Predictor(ABC):
         """Returns the same masks, and the probability of each pixel's class, uint8 (255 = 1), or None."""
         return self.forecast(context, horizon), None
 
+    @property
+    def draws_futures(self) -> bool:
+        """Whether ``future`` draws futures that differ by seed."""
+        return type(self).future is not Predictor.future
+
     def future(self, context: Tensor, horizon: int, seed: int) -> Tensor:
-        """Draws one possible future; a model that cannot do so returns its forecast.
+        """Draws one possible future, in the form of ``forecast``.
 
         The draw for a clip depends on the seed, not on the other clips in the batch.
         """
-        return self.forecast(context, horizon)
+        raise NotImplementedError(f"{type(self).__name__} draws no futures")
 
 
 class Forecaster(Predictor, nn.Module):

@@ -110,6 +110,11 @@ class MaskForecaster(Forecaster):
         """Returns the same masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
         return self._forecast(context_BTHW, horizon, with_confidence=True)
 
+    @property
+    def draws_futures(self) -> bool:
+        """Whether futures differ by seed: only motion is drawn."""
+        return self.motion is not None
+
     def future(self, context_BTHW: Tensor, horizon: int, seed: int) -> Tensor:
         """Returns masks like ``forecast``, with randomly drawn trajectories (``objects.futures``)."""
         return self._forecast(context_BTHW, horizon, with_confidence=False, seed=seed)[0]
