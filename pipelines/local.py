@@ -23,6 +23,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from components._image import IMAGE
 from maskcast.errors import MaskcastError
+from maskcast.files import tree_files
 from maskcast.report.index import write_index
 from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_client import create_database
@@ -92,7 +93,7 @@ def write_pages(folder: Path, variants: Sequence[str] = ()) -> Path:
     """
     pages = folder / "pages"
     pages.mkdir()
-    for page in (page for page in folder.rglob("page") if page.is_file()):  # artifacts have no file ending
+    for page in (page for page in tree_files(folder) if page.name == "page"):  # artifacts have no file ending
         loop, _, number = page.parent.parent.name.rpartition("-iteration-")
         variant = f"{variants[int(number)]}_" if loop else ""
         shutil.copy2(page, pages / f"{variant}{page.parent.name.replace('-', '_')}.html")

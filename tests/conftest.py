@@ -103,6 +103,22 @@ def full_disk(most: int) -> Iterator[None]:
         sys.dont_write_bytecode = bytecode
 
 
+@contextmanager
+def unlisted(folder: Path) -> Iterator[None]:
+    """Lets nobody list a folder within the block, not even root, which becomes nobody; paths must be relative."""
+    is_root = os.geteuid() == 0
+    Path.cwd().chmod(0o755)  # pytest's folders are root's alone
+    folder.chmod(0)
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     """Returns the contents of all files below a folder, by their paths."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

@@ -15,6 +15,7 @@ import numpy as np
 
 from maskcast.data.images import read_image
 from maskcast.errors import one_line_errors
+from maskcast.files import match_files
 from maskcast.runner.outputs import atomic_outputs
 
 FOLDERS = ("single", "pairs")
@@ -24,7 +25,7 @@ LONGEST = 256  # pixels of the longer side
 
 def lay(data: Path, out: Path) -> int:
     """Writes both folders; returns the number of images in ``single``."""
-    photos = sorted((data / PHOTOS).glob("*.jpg"))
+    photos = match_files(data / PHOTOS, "*.jpg")
     for photo in photos:
         person = photo.stem.split("_")[3]  # 1_P_hgr1_id01_2: gesture, language, set, person, number
         mask_HW = read_image(data / f"hands_hgr1/dev/masks/{photo.stem}.bmp")[..., 0] == 0  # black is skin
@@ -32,7 +33,7 @@ def lay(data: Path, out: Path) -> int:
             _write(out / name / "images" / person / f"{photo.stem}.jpg", read_image(photo), cv2.INTER_AREA)
             hand = out / name / "hand" / person / f"{photo.stem}.png"
             _write(hand, mask_HW.astype(np.uint8), cv2.INTER_NEAREST_EXACT)
-    frames = sorted((data / "hands_senz3d/unlabeled_p1-3").glob("*.png"))
+    frames = match_files(data / "hands_senz3d/unlabeled_p1-3", "*.png")
     for frame in frames:
         _write(out / "single/images/senz3d" / f"{frame.stem}.jpg", read_image(frame), cv2.INTER_AREA)
     return len(photos) + len(frames)
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    if not any((args.data / PHOTOS).glob("*.jpg")):
+    if not match_files(args.data / PHOTOS, "*.jpg"):
         parser.error(f"{args.data}: has no {PHOTOS}/*.jpg; give the folder that holds hands_hgr1")
     partial = args.out.with_name(args.out.name + ".partial")
     with atomic_outputs({"out": args.out}, {"out": partial}):

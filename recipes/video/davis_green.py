@@ -18,6 +18,7 @@ from PIL import Image
 from maskcast.data.chroma import BoundsKey, SoftKey
 from maskcast.data.images import image_files, read_frames, resize_frames
 from maskcast.errors import MaskcastError, one_line_errors
+from maskcast.files import match_files
 from maskcast.seed import rng
 from maskcast.simulator.figures import SPILL, draw_screen
 
@@ -35,7 +36,7 @@ def main() -> None:
     )
     parser.add_argument("--raw", type=Path, default=HERE / "data/davis", help="folder to write")
     args = parser.parse_args()
-    places = sorted(path for path in (args.davis / "JPEGImages/480p").glob("*") if path.is_dir())
+    places = [path for path in match_files(args.davis, "JPEGImages/480p/*") if path.is_dir()]
     if not places:
         raise MaskcastError(f"{args.davis}: has no JPEGImages/480p; give the root of DAVIS 2016")
     rows = []

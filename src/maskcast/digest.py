@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from maskcast.files import tree_files
+
 DATA_HASH = "maskcast.data_hash."  # tag of an MLflow run: the hash of an input
 DVC_HASH = "maskcast.dvc_hash."  # the same with DVC's hash, for `dvc pull`
 INDEX = "index.json"  # of a clip store
@@ -36,7 +38,7 @@ def digest_tree(path: Path) -> str:
         return sha256_of(path)[:32]
     if is_clip_store(path):
         return sha256_of(path / INDEX)[:32]
-    return digest_files(path, (entry for entry in path.rglob("*") if entry.is_file()))
+    return digest_files(path, tree_files(path))
 
 
 def digest_files(folder: Path, files: Iterable[Path]) -> str:
@@ -52,7 +54,7 @@ def stamp_tree(path: Path) -> str:
 
     Files are not read: size, modification time and inode are compared.
     """
-    files = [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if entry.is_file())
+    files = [path] if path.is_file() else tree_files(path)
     found = [(file.relative_to(path).as_posix(), file.stat()) for file in files]
     lines = [f"{name}\0{each.st_size} {each.st_mtime_ns} {each.st_ino}" for name, each in found]
     return hashlib.sha256(_encoded("\n".join(lines))).hexdigest()

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BeforeValidator, Field
 
 from maskcast.errors import MaskcastError
+from maskcast.files import tree_files
 from maskcast.params import Params
 
 UNION_MODULES = {
@@ -120,9 +121,9 @@ def plugin_files(module: str) -> dict[str, Path]:
         spec = find_spec(top)  # does not import the package
         if spec is not None and spec.origin is not None:
             origin = Path(spec.origin)
-            paths = origin.parent.rglob("*.py") if spec.submodule_search_locations else [origin]
+            paths = tree_files(origin.parent) if spec.submodule_search_locations else [origin]
             parent = origin.parent.parent if spec.submodule_search_locations else origin.parent
-            files |= {path.relative_to(parent).as_posix(): path for path in sorted(paths)}
+            files |= {path.relative_to(parent).as_posix(): path for path in paths if path.suffix == ".py"}
     return files
 
 

@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.text import Text
 
 from maskcast.dry_run_notes import FullLoop, is_dry_run, timed
+from maskcast.files import tree_files
 from maskcast.redaction import redacted
 from maskcast.stopping import add_stop_location
 
@@ -79,7 +80,7 @@ def report_file(path: Path, folder: str = "") -> None:
 
 def report_folder(path: Path) -> None:
     """Reports all files of a folder, to keep with the run in folder ``report``."""
-    for file in sorted(each for each in path.rglob("*") if each.is_file()):
+    for file in tree_files(path):
         report_file(file, (Path("report") / file.relative_to(path).parent).as_posix())
 
 

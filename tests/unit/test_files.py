@@ -2,12 +2,19 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import unlisted
 
-from maskcast.files import file_stem, list_files
+from maskcast.data.sources.videos import VideosSource
+from maskcast.digest import digest_tree, stamp_tree
+from maskcast.errors import MaskcastError, convert_system_errors
+from maskcast.evaluation.many import find_maskers
+from maskcast.files import file_stem, list_files, match_files, tree_files
+from maskcast.serving.videos import find_videos
 from maskcast.writing import write_atomically
 
 
@@ -51,6 +58,60 @@ def test_a_folder_that_is_not_there_holds_no_files(tmp_path: Path) -> None:
     assert names(tmp_path / "nowhere") == []
 
 
+@pytest.mark.parametrize(
+    "look",
+    [
+        list_files,
+        tree_files,
+        digest_tree,
+        stamp_tree,
+        lambda root: match_files(root, "**/*.mp4"),
+        lambda root: match_files(root, "*/v*.mp4"),
+        lambda root: match_files(root, "z/v1.*"),
+        lambda root: VideosSource().listing(root, height=None, width=None, seed=0),
+        lambda root: find_videos([str(root)], Path("forecasts")),
+        lambda root: find_maskers([root]),
+    ],
+)
+def test_a_folder_that_cannot_be_listed_is_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lost+found", "y", "z"):
+        Path("data", name).mkdir(parents=True)
+        Path("data", name, "v1.mp4").touch()
+    Path("data/lost+found").chmod(0)  # this is root's on every volume
+    said = (
+        r"^data/z: cannot be read or written \(Permission denied\); choose another path, or fix its permissions$"
+    )
+    with unlisted(Path("data/z")), pytest.raises(MaskcastError, match=said), convert_system_errors():
+        look(Path("data"))
+
+
+def test_patterns_match_what_those_of_python_do(tmp_path: Path) -> None:
+    for name in ("a.png", "A.PNG", "b/a.png", "b/c/a.png", ".d/a.png", "b/[1].png", "other/e/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b/link").symlink_to("../other")
+    (tmp_path / "b/loop").symlink_to("loop")
+    for pattern in (
+        "*.png",
+        "**/*.png",
+        "**",
+        "*/*.png",
+        "b/**/a.*",
+        "b/*/e/a.png",
+        "a.png",
+        "none/*",
+        "*/[abc]*",
+        "a.png/*",
+    ):
+        expected = [path for path in tmp_path.glob(pattern) if ".d" not in path.parts]  # junk
+        assert match_files(tmp_path, pattern) == sorted(expected), pattern
+    assert match_files(tmp_path, ".d/*") == [tmp_path / ".d/a.png"]
+    assert match_files(tmp_path / "nowhere", "*") == []
+
+
 def test_of_two_who_write_a_text_at_once_neither_fails_nor_tears_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +135,7 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -
     code = """
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from maskcast.runner.outputs import atomic_outputs
 from maskcast.writing import write_atomically

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import write_store
+from tests.conftest import unlisted, write_store
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.digest import digest_tree
@@ -66,6 +66,18 @@ def test_a_large_output_stays_on_the_volume_and_is_read_there(volume: Path, tmp_
     run_stage("grow", {"size": 900}, seed=one, grown=two)
     assert (resolve_reference(two) / "seed").read_bytes() == b"x" * 1000
     assert list((volume / "resume").iterdir()) == []
+
+
+def test_data_that_cannot_be_listed_are_not_called_damaged(
+    volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MASKCAST_DATA", "volume/data")
+    run_stage("grow", {}, grown=Path("pod/one"))
+    (data,) = Path("volume/data").iterdir()
+    with unlisted(data), pytest.raises(PermissionError) as refused:
+        resolve_reference(Path("pod/one"))
+    assert refused.value.filename == str(data)
 
 
 def test_equal_data_lies_there_once_and_gives_equal_references(volume: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from maskcast.data.trained_frames import hashes_of_scored, trained_note
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.clip_scores import scores_of
 from maskcast.evaluation.speed import Speed, measure_speed
+from maskcast.files import tree_files
 from maskcast.forking import init_spawned_process
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.worker import Worker
@@ -86,7 +87,7 @@ def find_maskers(folders: Sequence[Path]) -> dict[str, Path]:
             raise MaskcastError(
                 f"{folder}: folder not found; give folders that train_masker wrote, or their parent"
             )
-        models = sorted(path.parent for path in folder.rglob(CONFIG))
+        models = sorted(path.parent for path in tree_files(folder) if path.name == CONFIG)
         if not models:
             raise MaskcastError(f"{folder}: contains no model ({CONFIG}); give a folder that train_masker wrote")
         for path in models:

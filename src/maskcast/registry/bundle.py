@@ -20,6 +20,7 @@ from pydantic import Field, RootModel, TypeAdapter
 from maskcast.data import trained_frames
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.files import walk_tree
 from maskcast.models.base import WEIGHTS
 from maskcast.params import validate
 from maskcast.reading import parsing, read_file, read_json
@@ -108,5 +109,5 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
 
 def _files(folder: Path) -> list[str]:
     """Returns the relative paths of all files of a bundle except digests.json."""
-    entries = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    entries = (Path(entry.path) for entry in walk_tree(folder) if not entry.is_dir(follow_symlinks=False))
     return sorted(name for path in entries if (name := path.relative_to(folder).as_posix()) != DIGESTS)

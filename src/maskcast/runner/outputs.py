@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from maskcast.errors import MaskcastError, convert_system_errors, is_disk_full, remedy_of
+from maskcast.files import walk_tree
 from maskcast.locks import exchange, exclusive_lock
 from maskcast.writing import refuse_device, sync, sync_file_systems
 
@@ -250,5 +251,5 @@ def _trash_path(folder: Path) -> Path:
 
 def _remove_if_empty(folder: Path) -> None:
     """Removes a folder without files, or with only the records of a run that stored nothing to resume from."""
-    if folder.is_dir() and all(entry.name in (RUN_KEY, CURVES) or entry.is_dir() for entry in folder.rglob("*")):
+    if folder.is_dir() and all(entry.name in (RUN_KEY, CURVES) or entry.is_dir() for entry in walk_tree(folder)):
         remove(folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
-from maskcast.files import is_junk
+from maskcast.files import is_junk, tree_files
 from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.writing import write_json
@@ -68,8 +68,8 @@ def _written_files(folder: Path) -> dict[str, int]:
     """Returns the size in bytes of each file of an output, by its path in there."""
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not is_junk(path.name)
+        for path in tree_files(folder)
+        if not is_junk(path.name)
     }
 
 

@@ -1,7 +1,6 @@
 """Finds videos by address: video files, folders of frames, folders of these, and storage addresses."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,7 +17,7 @@ from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.data.video_files.timing import Timing, read_timing
 from maskcast.digest import digest_files, sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.files import file_stem, is_junk
+from maskcast.files import file_stem, is_junk, tree_files, walk_folders
 from maskcast.labels import natural_sort_key
 from maskcast.progress import say
 from maskcast.reading import pluralize
@@ -179,7 +178,7 @@ def _fetched(address: str, output: Path) -> Path:
     key = hashlib.sha256(address.encode()).hexdigest()[:16]
     path = output / FETCHED / key / PurePosixPath(address).name
     files = set(fetch(address, path))
-    for old in [old for old in path.rglob("*") if old.is_file() and old not in files]:
+    for old in [old for old in tree_files(path) if old not in files]:
         old.unlink()
     return path
 
@@ -188,17 +187,16 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
     if root.is_file():
         known = root.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
         return [Video(file_stem(root.stem), root)] if known else []
-    videos, others = [], []
-    for walked, subfolders, names in os.walk(root):
-        folder = Path(walked)
-        subfolders[:] = [
-            name for name in subfolders if not is_junk(name) and not _is_output(folder / name, output)
-        ]
+    videos, others, outputs = [], list[str](), set[Path]()
+    for folder, names in walk_folders(root):
+        if folder.parent in outputs or (folder != root and _is_output(folder, output)):
+            outputs.add(folder)
+            continue
         inside = folder.relative_to(root)
         videos += [Video(file_stem((inside / path.stem).as_posix()), path) for path in _video_files(folder)]
         if folder != root and image_files(folder):
             videos.append(Video(file_stem(inside.as_posix()), folder))
-        others += [name for name in names if not is_junk(name) and Path(name).suffix.lower() not in IMAGE_SUFFIXES]
+        others += [name for name in names if Path(name).suffix.lower() not in IMAGE_SUFFIXES]
     images = image_files(root)
     if images and not _video_files(root):
         if videos:

@@ -16,7 +16,7 @@ from maskcast.data.archives.checks import ARCHIVE_SUFFIXES
 from maskcast.data.archives.unpack import is_archive, unpack
 from maskcast.digest import digest_tree, sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.files import ORIGIN
+from maskcast.files import ORIGIN, tree_files, walk_tree
 from maskcast.params import Params
 from maskcast.progress import say
 from maskcast.reading import format_bytes, parsing, pluralize, read_yaml
@@ -82,7 +82,7 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
             _refuse_sha256(params)
             _link_files(files, folder, raw)
     (raw / ORIGIN).unlink(missing_ok=True)  # a hard link: never write through it
-    sizes = [path.stat().st_size for path in raw.rglob("*") if path.is_file()]
+    sizes = [path.stat().st_size for path in tree_files(raw)]
     note = {"uri": params.uri, "files": len(sizes), "bytes": sum(sizes), "digest": digest_tree(raw)}
     write_json(raw / ORIGIN, note)
     if params.uri == "synthetic":
@@ -167,9 +167,9 @@ def _wait_for_dvc(process: subprocess.Popen[str], folder: Path) -> str | None:
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # renamed meanwhile
-            total += path.lstat().st_size
+    with suppress(FileNotFoundError):  # renamed meanwhile
+        for entry in walk_tree(folder):
+            total += entry.stat(follow_symlinks=False).st_size
     return total
 
 

@@ -16,7 +16,7 @@ from maskcast.data.mirror_swaps import find_sides, mirror_swaps_meta, side_warni
 from maskcast.data.sources.splits import split_by_shares
 from maskcast.dry_run_notes import first_of_each_part, is_dry_run
 from maskcast.errors import MaskcastError
-from maskcast.files import is_junk
+from maskcast.files import match_files
 from maskcast.labels import natural_sort_key
 from maskcast.params import Params, PathPattern
 from maskcast.progress import say
@@ -150,11 +150,7 @@ def _unlabeled(raw: Path, pattern: str, labelled: Container[str]) -> list[tuple[
     Raises:
         MaskcastError: no image matches, or all have labels.
     """
-    matches = [
-        path
-        for path in raw.glob(pattern)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not any(map(is_junk, path.relative_to(raw).parts))
-    ]
+    matches = [path for path in match_files(raw, pattern) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not matches:
         raise MaskcastError(f"{raw}: no image matches unlabeled {pattern!r}; fix the pattern, or set it to null")
     files = [path for path in matches if os.path.realpath(path) not in labelled]

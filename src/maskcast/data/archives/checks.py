@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from maskcast.errors import MaskcastError
+from maskcast.files import tree_files
 from maskcast.progress import say
 from maskcast.reading import format_bytes, reason_of, short_repr
 
@@ -58,7 +59,7 @@ def check_disk(archive: Path, size: int, folder: Path) -> None:
 
 def check_contents(archive: Path, folder: Path) -> None:
     """Refuses an archive without files, or with only archives; archives among other files are reported."""
-    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    files = tree_files(folder)
     if not files:
         raise MaskcastError(f"{archive}: contains no files; pack the data set again")
     inner = [path for path in files if path.suffix.lower() in ARCHIVE_SUFFIXES]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskcast.data.archives.checks import Member, check_member, link_error
 from maskcast.errors import MaskcastError
-from maskcast.files import is_junk
+from maskcast.files import is_junk, walk_tree
 
 
 def is_squashfs(path: Path) -> bool:
@@ -19,7 +19,7 @@ def unsquash(archive: Path, folder: Path) -> None:
     """Unpacks a squashfs file after a check of its listing, so that refused members are not written."""
     _check_listing(archive, folder, _run_unsquashfs(archive, folder, "-llnumeric"))
     _run_unsquashfs(archive, folder, "-no-xattrs", "-force")
-    for junk in [path for path in folder.rglob("*") if is_junk(path.name)]:
+    for junk in [Path(entry.path) for entry in walk_tree(folder) if is_junk(entry.name)]:
         shutil.rmtree(junk, ignore_errors=True) if junk.is_dir() else junk.unlink(missing_ok=True)
 
 

@@ -18,7 +18,7 @@ from maskcast.data.sources.green_log import LOG
 from maskcast.data.sources.patterns import SequencePaths
 from maskcast.data.video_files.timing import Timing, read_timing
 from maskcast.errors import MaskcastError
-from maskcast.files import list_files
+from maskcast.files import list_files, match_files
 from maskcast.progress import track
 from maskcast.reading import load_memmap, pluralize
 
@@ -86,7 +86,7 @@ def inspect_competition(raw: Path) -> Findings | None:
     if root is None:
         return None
     videos_of = {
-        name: sorted({path.parent for path in (root / name).glob("**/video_*/image_0.*") if _is_frame(path)})
+        name: sorted({path.parent for path in match_files(root / name, "**/video_*/image_0.*") if _is_frame(path)})
         for name in SETS
         if (root / name).is_dir()
     }

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from maskcast.errors import MaskcastError
-from maskcast.files import is_junk, is_origin, list_files
+from maskcast.files import is_origin, list_files, match_files
 from maskcast.reading import pluralize
 
 MAX_COMPARED = 20  # listed files whose kind is looked at
@@ -32,11 +32,7 @@ def match_label_files(raw: Path, pattern: str) -> list[Path]:
     Raises:
         MaskcastError: no file matches.
     """
-    found = [
-        path
-        for path in sorted(raw.glob(pattern))
-        if path.is_file() and not (is_junk(path.name) or is_origin(raw, path))
-    ]
+    found = [path for path in match_files(raw, pattern) if path.is_file() and not is_origin(raw, path)]
     if not found:
         raise MaskcastError(f"{raw / pattern}: label file not found; fix source.labels or the data set's root")
     return found
