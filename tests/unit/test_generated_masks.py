@@ -13,6 +13,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError
+from maskcast.inference.predictions import quantise
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.runner.run import run_stage
 from maskcast.stages.train_masker import TrainMasker
@@ -57,6 +58,43 @@ def test_what_is_sure_is_learnt_of_unlabelled_clips_alone(store: ClipStore, tmp_
     whole = generated.of("squares").masks(generated.get("unlabeled"))[1:]
     assert np.array_equal(squares, np.where(whole == 2, IGNORE, whole)) and (squares == 1).any()
     assert np.array_equal(matte, generated.of("matte").masks(generated.get("unlabeled"))[1:])
+
+
+@pytest.mark.parametrize(
+    ("threshold", "levels", "least"),
+    [
+        (0.0, 8, 0),
+        (0.5, 8, 0.5),
+        (0.8, 8, 0.786),
+        (0.95, 8, 0.929),
+        (1.0, 8, 0.929),
+        (0.7, 2, 0.5),
+        (0.95, 256, 0.95),
+    ],
+)
+def test_a_threshold_that_the_levels_do_not_have_is_told(
+    tmp_path: Path, threshold: float, levels: int, least: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probability = np.linspace(0, 1, 1001, dtype=np.float32)[None, None]
+    meta = {"confidence_levels": levels}
+    frames, masks = np.zeros((1, 1, 1001, 3), np.uint8), np.ones((1, 1, 1001), np.uint8)
+    with (
+        ClipWriter(tmp_path / "clips", height=1, width=1001, maps=[SQUARES]) as clips,
+        ClipWriter(tmp_path / "masks", height=1, width=1001, maps=[SQUARES], meta=meta) as generated,
+    ):
+        clips.add("a", split="unlabeled", kind="unlabelled", frames=frames)
+        confidence = {"squares": quantise(probability, levels)}
+        generated.add("a", split="unlabeled", kind="unlabelled", masks={"squares": masks}, confidence=confidence)
+    params = GeneratedParams(threshold=threshold)
+    found = GeneratedMasks(ClipStore(tmp_path / "clips"), tmp_path / "masks", (SQUARES,), params, 1)
+    learnt = found.masks(found.clips[0])[SQUARES] == 1
+    assert probability[learnt].min() == pytest.approx(least, abs=0.002)
+    told = capsys.readouterr().err
+    if threshold == pytest.approx(least, abs=0.004):
+        assert told == ""
+    else:
+        assert f"has {levels} levels of confidence, so " in told
+        assert f"threshold {threshold:g} learns pixels from {least:.3f} on; for a finer" in told
 
 
 @pytest.mark.parametrize("split", ["val", "test", "hidden"])

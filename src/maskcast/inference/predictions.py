@@ -79,6 +79,18 @@ def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:
     return rounded(confidence, levels).astype(np.uint8)
 
 
+def least_probability(least: int, levels: int) -> float:
+    """Returns the least probability that ``quantise`` turns into ``least`` or more.
+
+    Args:
+        least: 0 to 255.
+        levels: number of steps.
+    """
+    steps = levels - 1
+    level = int(np.searchsorted(quantise(np.arange(levels) / steps, levels), least))
+    return max(0.0, (level - 0.5) / steps)
+
+
 def rounded(confidence: A, levels: int) -> A:
     """Rounds like ``quantise``, but keeps the type: an array, or a tensor on any device."""
     steps = levels - 1

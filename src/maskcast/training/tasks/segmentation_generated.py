@@ -15,7 +15,9 @@ from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
 from maskcast.data.clip_store.table import masks_layer
 from maskcast.data.shared_frames import TRAINING_SPLITS
 from maskcast.errors import MaskcastError
+from maskcast.inference.predictions import least_probability
 from maskcast.labels import IGNORE, LabelMap
+from maskcast.progress import say
 from maskcast.reading import pluralize
 from maskcast.training.tasks.segmentation_phases import GeneratedParams
 
@@ -75,6 +77,9 @@ class GeneratedMasks:
                 f"{root}: has no masks of {pluralize(length, 'frame')} of an unlabelled clip of {store.root} "
                 f"(its clips: {store.holds()}); generate masks of these clips, or train without masks"
             )
+        self._least_confidence = round(255 * params.threshold)
+        if any(label_map.kind == "classes" for label_map in maps):
+            self._report_threshold(generated)
         if not any(_has_objects(self.masks(clip)) for clip in spread(self.clips, MAX_CHECKED_CLIPS)):
             raise MaskcastError(
                 f"{root}: no object has a confidence above train_masker.generated.threshold "
@@ -109,7 +114,7 @@ class GeneratedMasks:
             generated_clip = store.get(clip.id)
             masks_THW = store.masks(generated_clip, frames)
             if label_map.kind == "classes":
-                confident_THW = store.confidence(generated_clip, frames) >= round(255 * self.params.threshold)
+                confident_THW = store.confidence(generated_clip, frames) >= self._least_confidence
                 masks_THW = np.where(confident_THW, masks_THW, np.uint8(IGNORE))
             labels = self._labels[label_map]
             if labelled := labelled_frames(labels, clip):
@@ -117,6 +122,19 @@ class GeneratedMasks:
                 masks_THW = np.where(labelled_T[:, None, None], labels.masks(clip, frames), masks_THW)
             masks_of[label_map] = masks_THW
         return masks_of
+
+    def _report_threshold(self, generated: ClipStore) -> None:
+        """Reports the threshold in effect, if the levels of confidence do not have the given one."""
+        levels = generated.meta.get("confidence_levels")  # masks of other programs do not record them
+        if levels is None:
+            return
+        least = least_probability(self._least_confidence, levels)
+        if abs(least - self.params.threshold) > 1 / 255:
+            say(
+                f"{generated.root}: has {levels} levels of confidence, so train_masker.generated.threshold "
+                f"{self.params.threshold:g} learns pixels from {least:.3f} on; for a finer threshold raise "
+                "generate_masks.confidence_levels, up to 256"
+            )
 
 
 def _confidences(root: Path, generated: ClipStore, clips: Sequence[Clip]) -> np.ndarray:

@@ -34,7 +34,8 @@ class GeneratedParams(Params):
     share: float = Field(default=0.5, gt=0, lt=1)
     """Share of the samples drawn from generated masks; the others are drawn from labelled clips."""
     threshold: float = Field(default=0.8, ge=0, le=1)
-    """Minimum confidence for the class of a pixel to be learnt; opacity is learnt at every pixel."""
+    """Minimum confidence for the class of a pixel to be learnt, as precisely as
+    `generate_masks.confidence_levels` tells confidences apart; opacity is learnt at every pixel."""
     drop: float = Field(default=0.0, ge=0, lt=1)
     """Share of the clips to leave out: those whose masks have the lowest ``mean_confidence``."""
     drop_of: Literal["set", "batch"] = "set"
