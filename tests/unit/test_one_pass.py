@@ -110,7 +110,7 @@ def test_clips_come_in_order_and_as_they_are_read_alone(workers: int, tmp_path: 
 
 
 def test_a_run_has_the_consecutive_windows_of_one_video(tmp_path: Path) -> None:
-    clips = [(clip, 0) for clip in listed(tmp_path).clips]
+    clips = listed(tmp_path).clips
     lengths = [len(run) for run in loading._runs(clips, lambda: 5)]
     assert lengths == [5, 3, 5, 3]
     assert [len(run) for run in loading._runs(clips[::3], lambda: 5)] == [1] * 6  # far apart

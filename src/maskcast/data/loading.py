@@ -9,15 +9,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
-from itertools import islice, repeat
+from itertools import islice
 from typing import Any, NamedTuple
 
-import numpy as np
 import psutil
 
 from maskcast.data.images import resize_frames, resize_masks
 from maskcast.data.left_out import LeftOut
-from maskcast.data.mask_ceiling import masks_to_measure, round_trip
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.video_files.one_pass import WindowReader
 from maskcast.errors import IllustratedError, MaskcastError
@@ -36,8 +34,6 @@ class Loaded(NamedTuple):
     arrays: Arrays
     aspect: float
     """Width / height of the video."""
-    round_trips: dict[str, np.ndarray]
-    """What some masks lose in the new size, (K, K) by map of classes (see ``mask_ceiling.round_trip``)."""
 
     @property
     def num_bytes(self) -> int:
@@ -46,7 +42,7 @@ class Loaded(NamedTuple):
         return frames + sum(mask.nbytes for mask in self.arrays.masks.values())
 
 
-_Run = list[tuple[RawClip, int]]  # clips that are read together, with the number of masks to measure of each
+_Run = list[RawClip]  # clips that are read together
 
 
 def load_all(
@@ -67,16 +63,14 @@ def load_all(
     """
     workers = min(workers or num_cpus(), len(listing.clips))
     load = partial(_load, maps={label_map.name: label_map for label_map in listing.maps}, size=size)
-    counts = repeat(0) if size is None else masks_to_measure(listing.clips)
-    clips = zip(listing.clips, counts, strict=False)
     if workers <= 1:
-        for run in _runs(clips, lambda: sys.maxsize):
-            yield from zip((clip for clip, _ in run), _load_run(run, _reader_of(run), load), strict=True)
+        for run in _runs(listing.clips, lambda: sys.maxsize):
+            yield from zip(run, _load_run(run, _reader_of(run), load), strict=True)
         return
     _check_pickles(replace(listing.clips[0], video=None))
     ahead = min(memory_limit() or sys.maxsize, psutil.virtual_memory().available) // MEMORY_PART
     longest = 1  # until it is known how large a clip is
-    runs = _runs(clips, lambda: longest)
+    runs = _runs(listing.clips, lambda: longest)
     # spawn: a forked child would inherit locks that threads of this process hold
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=init_spawned_process)
@@ -96,7 +90,7 @@ def load_all(
             if sizes := [result.num_bytes for result in results if isinstance(result, Loaded)]:
                 longest = min(MAX_RUN, max(1, ahead // (2 * workers * max(sizes))))
             submit(1)
-            yield from zip((clip for clip, _ in run), results, strict=True)
+            yield from zip(run, results, strict=True)
     except BrokenProcessPool as error:
         raise MaskcastError(
             "a worker of prepare_clips died; see its output above. Without output, it may have run out of "
@@ -106,40 +100,40 @@ def load_all(
         pool.shutdown(cancel_futures=True)
 
 
-def _runs(clips: Iterable[tuple[RawClip, int]], longest: Callable[[], int]) -> Iterator[_Run]:
+def _runs(clips: Iterable[RawClip], longest: Callable[[], int]) -> Iterator[_Run]:
     """Yields runs of clips: consecutive windows of a video, or one clip of another source.
 
     Args:
-        clips: each with the number of its masks that are measured.
+        clips: in order.
         longest: returns the maximum length of the next run.
     """
     run: _Run = []
-    for clip, measured in clips:
-        before = run[-1][0].video if run else None
+    for clip in clips:
+        before = run[-1].video if run else None
         continued = before is not None and clip.video is not None and before.is_continued_by(clip.video)
         if run and not (continued and len(run) < longest()):
             yield run
             run = []
-        run.append((clip, measured))
+        run.append(clip)
     if run:
         yield run
 
 
 def _reader_of(run: _Run) -> WindowReader | None:
-    windows = [clip.video for clip, _ in run if clip.video is not None]
+    windows = [clip.video for clip in run if clip.video is not None]
     return WindowReader(windows) if windows else None
 
 
 def _without_video(run: _Run) -> _Run:
     """Returns a run without what its reader knows, so that less is sent to a worker."""
-    return [(replace(clip, video=None), measured) for clip, measured in run]
+    return [replace(clip, video=None) for clip in run]
 
 
 def _load_run(
     run: _Run, reader: WindowReader | None, load: Callable[..., Loaded | MaskcastError]
 ) -> Iterator[Loaded | MaskcastError]:
-    for clip, measured in run:
-        yield load(clip, measured, {} if reader is None else {"read_video": reader.read})
+    for clip in run:
+        yield load(clip, {} if reader is None else {"read_video": reader.read})
 
 
 def _load_whole_run(
@@ -165,17 +159,15 @@ def _check_pickles(clip: RawClip) -> None:
 
 def _load(
     clip: RawClip,
-    measured: int,
     options: Mapping[str, Any],
     *,
     maps: Mapping[str, LabelMap],
     size: tuple[int, int] | None,
 ) -> Loaded | MaskcastError:
-    """Reads and resizes a clip, and measures what some of its masks lose thereby.
+    """Reads and resizes a clip.
 
     Args:
         clip: the clip.
-        measured: number of its masks that are measured.
         options: arguments of its `load` besides the size.
         maps: label maps by name.
         size: (height, width) to resize to; None keeps the size.
@@ -199,16 +191,14 @@ def _load(
         )
     height, width = arrays.source_size or frame_size(arrays)
     if size is None:
-        return Loaded(arrays, width / height, {})
+        return Loaded(arrays, width / height)
     frames = None if arrays.frames is None else resize_frames(arrays.frames, *size)
-    masks, round_trips = {}, {}
+    masks = {}
     for name, mask_THW in arrays.masks.items():
         label_map = maps.get(name)
         resize = resize_frames if label_map is not None and label_map.kind == "alpha" else resize_masks
         masks[name] = resize(mask_THW, *size)
-        if measured and label_map is not None and label_map.kind == "classes" and (height, width) != size:
-            round_trips[name] = round_trip(mask_THW, size, label_map.num_classes, measured)
-    return Loaded(replace(arrays, frames=frames, masks=masks, source_size=None), width / height, round_trips)
+    return Loaded(replace(arrays, frames=frames, masks=masks, source_size=None), width / height)
 
 
 def only_readable(

@@ -22,7 +22,6 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.table import Source
 from maskcast.dry_run_notes import first_of_each_part, is_dry_run
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.mask_ceiling import MaskCeilings
 from maskcast.labels import MIRROR_SWAPS, Split, mirror_swaps_from_json
 from maskcast.params import Params
 from maskcast.progress import say, track
@@ -108,14 +107,13 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     if listing.backgrounds:
         root = clips / BACKGROUNDS
         meta[BACKGROUNDS] = _write_backgrounds(root, listing, (height, width), params.workers, shared_backgrounds)
-    survey, ceilings = ClipSurvey(listing.maps, params.source.splits_come_from), MaskCeilings(listing.maps)
+    survey = ClipSurvey(listing.maps, params.source.splits_come_from)
     resized_masks = ""
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
-        for clip, (arrays, aspect, round_trips) in chain([first], readable_clips):
+        for clip, (arrays, aspect) in chain([first], readable_clips):
             if (clip_size := frame_size(arrays)) != (height, width):
                 sizes = f"{clip_size[0]}x{clip_size[1]}, {first[0].id!r} is {height}x{width}"
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
-            ceilings.add(round_trips)
             resized_masks = resized_masks or arrays.mask_note(clip.id)
             clip_meta = clip.meta | survey.add(clip, arrays, aspect)
             writer.add(
@@ -135,7 +133,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         if missing:
             raise MaskcastError(f"{raw}: no clip of split {min(missing)!r} can be read{skip_reasons(unreadable)}")
     # Not kept in the store, as new words would change its digest, and all that depends on it would run again.
-    notes += [*warnings, *survey.missing_classes(), *ceilings.notes(height, width)]
+    notes += [*warnings, *survey.missing_classes()]
     notes += [resized_masks] if resized_masks else []
     if left_by_limit:
         notes.append(f"limit: {pluralize(left_by_limit, 'clip', 'is', 'are')} not prepared")
