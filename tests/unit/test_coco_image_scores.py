@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maskcast.evaluation.coco import image_scores
 from maskcast.evaluation.coco.evaluator import Kind, Truth, evaluate
 from maskcast.evaluation.coco.files import read_detections, read_truth
 from maskcast.evaluation.coco.image_scores import average_precision
@@ -47,10 +48,13 @@ def test_images_are_scored_alone_by_the_categories_of_their_truth() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
-def test_it_is_the_ap_of_a_set_of_one_image(kind: Kind, shared_data: Path) -> None:
+def test_it_is_the_ap_of_a_set_of_one_image(
+    kind: Kind, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = shared_data / "fixtures/coco_val2014_100"
     truth = read_truth(folder / "instances_val2014_100.json", kind)
     found = read_detections(folder / f"instances_val2014_fake{kind}100_results.json", truth, kind)
+    monkeypatch.setattr(image_scores, "CHUNK", 50)
     ap = average_precision(evaluate(truth, found, kind))
     for place in range(0, len(truth.images), 4):
         image = truth.images[place]

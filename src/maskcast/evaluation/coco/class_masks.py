@@ -3,16 +3,16 @@
 So a frame has at most one true and one predicted instance of a class, and a confusion matrix tells how they
 overlap. This takes a fraction of the time and memory of general instances (`evaluator`), for the same numbers.
 
-Legend: N frames, H height, W width, K classes, P pairs of a frame and a class, D predicted instances,
-T = 10 IoU thresholds .50:.05:.95, R = 101 recalls 0:.01:1, A = 4 ranges of areas (the first holds all), M = 3
-maximum numbers of detections; masks are uint8 class ids, 0 = background.
+Legend: N frames, H height, W width, K classes, R pairs of a frame and a class, D detections, T = 10 IoU thresholds
+.50:.05:.95, S = 101 recalls 0:.01:1, A = 4 ranges of areas (the first holds all), M = 3 maximum numbers of
+detections; masks are uint8 class ids, 0 = background.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from faster_coco_eval.core.cocoeval import Params
 
-from maskcast.evaluation.coco.curves import PARAMS, precision_and_recall
 from maskcast.evaluation.coco.evaluator import summarize
 from maskcast.labels import IGNORE
 
@@ -20,11 +20,11 @@ from maskcast.labels import IGNORE
 class _Pairs(NamedTuple):
     """The true and the predicted instance of each pair; one of them may have no pixels."""
 
-    ids: np.ndarray  # of the class, (P,) uint8
-    true: np.ndarray  # pixels, (P,) int32, as are the next two
+    ids: np.ndarray  # of the class, (R,) uint8
+    true: np.ndarray  # pixels, (R,) int32, as are the next two
     predicted: np.ndarray
     both: np.ndarray
-    score: np.ndarray  # of the predicted instance, (P,) float64
+    score: np.ndarray  # of the predicted instance, (R,) float64
 
 
 class SegmentationAP:
@@ -64,11 +64,11 @@ class SegmentationAP:
                 ids_HW = prediction_NHW[n] * (target_NHW[n] != IGNORE)
                 score_NK[n] = np.bincount(ids_HW.ravel(), confidence_HW.ravel(), self.num_classes)
             score_NK = score_NK / np.maximum(predicted_NK, 1) / 255
-        true_P, predicted_P, both_P = (
+        true_R, predicted_R, both_R = (
             areas_NK[pairs].astype(np.int32)
             for areas_NK in (true_NK, predicted_NK, np.diagonal(counts_NKK, axis1=1, axis2=2))
         )
-        self._added.append(_Pairs(pairs[1].astype(np.uint8), true_P, predicted_P, both_P, score_NK[pairs]))
+        self._added.append(_Pairs(pairs[1].astype(np.uint8), true_R, predicted_R, both_R, score_NK[pairs]))
 
     def merge(self, other: "SegmentationAP") -> None:
         """Adds the frames of another, after those of this one."""
@@ -80,42 +80,52 @@ class SegmentationAP:
         AP is the mean over IoU thresholds .50:.05:.95 and over the classes that occur in the targets. A value
         without any target (COCO prints -1) is NaN.
         """
-        shape_TKA = (len(PARAMS.iouThrs), self.num_classes - 1, len(PARAMS.areaRng))
-        precision_TRKA = np.full((shape_TKA[0], len(PARAMS.recThrs), *shape_TKA[1:]), -1.0)
+        params = Params("segm")
+        shape_TKA = (len(params.iouThrs), self.num_classes - 1, len(params.areaRng))
+        precision_TSKA = np.full((shape_TKA[0], len(params.recThrs), *shape_TKA[1:]), -1.0)
         recall_TKA = np.full(shape_TKA, -1.0)
         if self._added:
             pairs = _Pairs(*(np.concatenate(column) for column in zip(*self._added, strict=True)))
-            order_P = (-pairs.score).argsort(kind="stable")
-            pairs = _Pairs(*(column[order_P] for column in pairs))
             for k in np.unique(pairs.ids):
                 of_class = _Pairs(*(column[pairs.ids == k] for column in pairs))
-                for a, limits in enumerate(PARAMS.areaRng):
-                    if curves := _curves(of_class, *limits):
-                        precision_TRKA[:, :, k - 1, a], recall_TKA[:, k - 1, a] = curves
+                for a, limits in enumerate(params.areaRng):
+                    precision_TSKA[:, :, k - 1, a], recall_TKA[:, k - 1, a] = _curves(of_class, limits, params)
         # An image has one detection of a category at most, so their maximum number has no effect.
-        precision_TRKAM, recall_TKAM = (
-            np.repeat(each[..., None], len(PARAMS.maxDets), -1) for each in (precision_TRKA, recall_TKA)
+        precision_TSKAM, recall_TKAM = (
+            np.repeat(each[..., None], len(params.maxDets), -1) for each in (precision_TSKA, recall_TKA)
         )
-        return summarize(precision_TRKAM, recall_TKAM)
+        return summarize(precision_TSKAM, recall_TKAM)
 
 
-def _curves(pairs: _Pairs, least: float, greatest: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns the precision and recall of a class for a range of areas; None if no true instance has such an area.
-
-    True instances of other areas do not count, nor do predicted ones that match them, or match none and have
-    another area.
+def _curves(pairs: _Pairs, limits: tuple[float, float], params: Params) -> tuple[np.ndarray, np.ndarray]:
+    """Returns interpolated precision (T, S) and the highest recall (T,) of a class, as COCO defines them.
 
     Args:
-        pairs: Of the class, the surest first.
-        least: Least area.
-        greatest: Greatest area.
+        pairs: of the class, in the order of the frames.
+        limits: least and greatest area; other true instances, and detections that match them or match none and
+            have another area, are ignored.
+        params: the thresholds.
+
+    Returns:
+        -1 everywhere if there is no true instance of these areas.
     """
-    outside_P, outside_D = ((area < least) | (area > greatest) for area in (pairs.true, pairs.predicted))
-    truths = int(np.count_nonzero((pairs.true > 0) & ~outside_P))
+    least, greatest = limits
+    outside_R, outside_D = ((area < least) | (area > greatest) for area in (pairs.true, pairs.predicted))
+    truths = np.count_nonzero((pairs.true > 0) & ~outside_R)
+    shape = len(params.iouThrs), len(params.recThrs)
     if not truths:
-        return None
-    iou_D = pairs.both / (pairs.true + pairs.predicted - pairs.both)
-    matched_TD = iou_D >= PARAMS.iouThrs[:, None]
-    counted_TD = ~np.where(matched_TD, outside_P, outside_D)
-    exists_D = pairs.predicted > 0
-    return precision_and_recall(matched_TD[:, exists_D], counted_TD[:, exists_D], truths)
+        return np.full(shape, -1.0), np.full(shape[0], -1.0)
+    order_D = (-pairs.score).argsort(kind="stable")
+    order_D = order_D[pairs.predicted[order_D] > 0]
+    if not order_D.size:
+        return np.zeros(shape), np.zeros(shape[0])
+    iou_D = (pairs.both / (pairs.true + pairs.predicted - pairs.both))[order_D]
+    matched_TD = iou_D >= params.iouThrs[:, None]
+    counted_TD = ~np.where(matched_TD, outside_R[order_D], outside_D[order_D])
+    true_positives_TD = (matched_TD & counted_TD).cumsum(1)
+    recall_TD = true_positives_TD / truths
+    precision_TD = true_positives_TD / np.maximum(counted_TD.cumsum(1), 1)
+    highest_TD = np.maximum.accumulate(precision_TD[:, ::-1], 1)[:, ::-1]
+    highest_TD = np.pad(highest_TD, ((0, 0), (0, 1)))  # a recall that is never reached has precision 0
+    indices_TS = [recall_D.searchsorted(params.recThrs) for recall_D in recall_TD]
+    return np.take_along_axis(highest_TD, np.stack(indices_TS), 1), recall_TD[:, -1]

@@ -1,24 +1,23 @@
-"""Scores detections as COCO does, boxes and masks alike.
+"""Scores detections as COCO does, boxes and masks alike, on faster-coco-eval.
 
     truth = read_truth(Path("instances_val2017.json"), "bbox")
     scores = evaluate(truth, read_detections(Path("results.json"), truth, "bbox"), "bbox")
     print(scores.table())
 
-Legend: D detections, G truths, T = 10 IoU thresholds .50:.05:.95, R = 101 recalls 0:.01:1, K categories, A = 4
-ranges of areas (the first holds all), M = 3 maximum numbers of detections (the last is 100).
+Legend: T = 10 IoU thresholds .50:.05:.95, R = 101 recalls 0:.01:1, K categories, A = 4 ranges of areas (the first
+holds all), M = 3 maximum numbers of detections (the last is 100).
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from faster_coco_eval import COCOeval_faster
+from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as rle
-
-from maskcast.evaluation.coco.assignment import assign_truths, find_candidates
-from maskcast.evaluation.coco.curves import PARAMS, precision_and_recall
+from faster_coco_eval.core.cocoeval import Params
 
 Kind = Literal["bbox", "segm"]
 Record = Mapping[str, Any]
@@ -79,9 +78,6 @@ class CocoScores:
         truth: The ground truth.
         detections: The detections, as records of a COCO results file.
         kind: Whether boxes or masks are compared.
-        truth_TD: Index of the truth of each detection, whatever its area; -1 for none (see `assignment`).
-        counted_TD: Which detections are true or false; others match a crowd.
-        rank_D: How many detections of the same image and category come before each.
         precision_TRK: Interpolated precision at each recall, for all areas and 100 detections per image and
             category; -1 for categories without truth.
         recall_TK: Highest recall, likewise.
@@ -91,9 +87,6 @@ class CocoScores:
     truth: Truth
     detections: Sequence[Record]
     kind: Kind
-    truth_TD: np.ndarray
-    counted_TD: np.ndarray
-    rank_D: np.ndarray
     precision_TRK: np.ndarray
     recall_TK: np.ndarray
     summary: Mapping[str, float]
@@ -163,47 +156,24 @@ def evaluate(truth: Truth, detections: Sequence[Record], kind: Kind) -> CocoScor
         kind: `bbox` compares boxes; `segm` compares masks, whose area decides whether they are small, medium or
             large.
     """
-    shape, truths = "bbox" if kind == "bbox" else "segmentation", truth.annotations
-    crowd_G = np.array([bool(record.get("iscrowd")) for record in truths], bool)
-    area_G, area_D = np.array([record["area"] for record in truths], float), _areas(detections, shape)
-    candidates = find_candidates(truths, detections, shape)
-    truth_ATD, counted_ATD, ignored_AG = [], [], []
-    for least, greatest in PARAMS.areaRng:
-        outside_G, outside_D = ((area < least) | (area > greatest) for area in (area_G, area_D))
-        ignored_G = crowd_G | outside_G
-        truth_TD = assign_truths(candidates, crowd_G, ignored_G)
-        truth_ATD.append(truth_TD)
-        counted_ATD.append(~np.where(truth_TD >= 0, np.r_[ignored_G, False][truth_TD], outside_D))
-        ignored_AG.append(ignored_G)
-
-    ids = sorted(category["id"] for category in truth.categories)
-    category_G, category_D = (_column(records, "category_id") for records in (truths, detections))
-    surest_first_D = np.lexsort((_column(detections, "image_id"), -_column(detections, "score")))
-    sizes = [len(each) for each in (PARAMS.iouThrs, PARAMS.recThrs, ids, PARAMS.areaRng, PARAMS.maxDets)]
-    precision_TRKAM, recall_TKAM = np.full(sizes, -1.0), np.full([sizes[0], *sizes[2:]], -1.0)
-    for k, category_id in enumerate(ids):
-        of_category_D = surest_first_D[category_D[surest_first_D] == category_id]
-        for a, (truth_TD, counted_TD, ignored_G) in enumerate(
-            zip(truth_ATD, counted_ATD, ignored_AG, strict=True)
-        ):
-            if not (count := int(np.count_nonzero((category_G == category_id) & ~ignored_G))):
-                continue
-            for m, most in enumerate(PARAMS.maxDets):
-                own_D = of_category_D[candidates.rank_D[of_category_D] < most]
-                precision_TRKAM[:, :, k, a, m], recall_TKAM[:, k, a, m] = precision_and_recall(
-                    truth_TD[:, own_D] >= 0, counted_TD[:, own_D], count
-                )
-    return CocoScores(
-        truth,
-        detections,
-        kind,
-        truth_ATD[0],
-        counted_ATD[0],
-        candidates.rank_D,
-        precision_TRKAM[..., 0, -1],
-        recall_TKAM[..., 0, -1],
-        summarize(precision_TRKAM, recall_TKAM),
-    )
+    truths_of, detections_of = _by_category(truth.annotations), _by_category(detections)
+    params = Params(kind)
+    sizes = [len(getattr(params, name)) for name in ("iouThrs", "recThrs", "areaRng", "maxDets")]
+    precision_TRKAM = np.full((*sizes[:2], len(truth.categories), *sizes[2:]), -1.0)
+    recall_TKAM = np.full((sizes[0], len(truth.categories), *sizes[2:]), -1.0)
+    for k, category in enumerate(sorted(truth.categories, key=lambda category: category["id"])):
+        truths, found = truths_of[category["id"]], detections_of[category["id"]]
+        if not truths:
+            continue
+        # The library's memory grows with images times categories, so it gets only the images that matter.
+        image_ids = {record["image_id"] for record in (*truths, *found)}
+        images = [image for image in truth.images if image["id"] in image_ids]
+        one = build_evaluation(Truth(images, [category], truths), found, kind)
+        one.evaluate()
+        one.accumulate()
+        precision_TRKAM[:, :, k], recall_TKAM[:, k] = one.eval["precision"][:, :, 0], one.eval["recall"][:, 0]
+    summary = summarize(precision_TRKAM, recall_TKAM)
+    return CocoScores(truth, detections, kind, precision_TRKAM[..., 0, -1], recall_TKAM[..., 0, -1], summary)
 
 
 def summarize(precision_TRKAM: np.ndarray, recall_TKAM: np.ndarray) -> dict[str, float]:
@@ -214,16 +184,51 @@ def summarize(precision_TRKAM: np.ndarray, recall_TKAM: np.ndarray) -> dict[str,
     return {name: _or_nan(value) for name, value in zip(SUMMARY_LINES, evaluation.stats, strict=False)}
 
 
-def _areas(detections: Sequence[Record], shape: str) -> np.ndarray:
+def _by_category(records: Sequence[Record]) -> defaultdict[int, list[Record]]:
+    found = defaultdict(list)
+    for record in records:
+        found[record["category_id"]].append(record)
+    return found
+
+
+def build_evaluation(truth: Truth, detections: Sequence[Record], kind: Kind) -> COCOeval_faster:
+    """Returns the library's evaluation, not yet run.
+
+    Truths and detections are numbered from 1, because the library uses id 0 for "unmatched".
+    """
+    shape = "bbox" if kind == "bbox" else "segmentation"
+    keys = ("image_id", "category_id", "area", shape)
+    numbered_truths = [
+        {key: record[key] for key in keys} | {"id": n, "iscrowd": record.get("iscrowd") or 0}
+        for n, record in enumerate(truth.annotations, 1)
+    ]
+    numbered_detections = [
+        {
+            "id": n,
+            "image_id": record["image_id"],
+            "category_id": record["category_id"],
+            "score": record["score"],
+            "area": area,
+            "iscrowd": 0,
+            shape: record[shape],
+        }
+        for n, (record, area) in enumerate(zip(detections, _areas(detections, shape), strict=True), 1)
+    ]
+    images = [{key: image[key] for key in ("id", "height", "width") if key in image} for image in truth.images]
+    categories = [dict(category) for category in truth.categories]
+    sides = [
+        COCO({"images": images, "categories": categories, "annotations": side})
+        for side in (numbered_truths, numbered_detections)
+    ]
+    return COCOeval_faster(*sides, kind, print_function=lambda *_: None)
+
+
+def _areas(detections: Sequence[Record], shape: str) -> list[float]:
     if not detections:
-        return np.zeros(0)
+        return []
     if shape == "bbox":
-        return np.array([record["bbox"] for record in detections], float)[:, 2:].prod(axis=1)
-    return rle.area([record["segmentation"] for record in detections])
-
-
-def _column(records: Sequence[Record], key: str) -> np.ndarray:
-    return np.array([record[key] for record in records])
+        return np.array([record["bbox"] for record in detections], float)[:, 2:].prod(axis=1).tolist()
+    return rle.area([record["segmentation"] for record in detections]).tolist()
 
 
 def _counts(category_ids: Sequence[int], ids_K: np.ndarray) -> np.ndarray:

@@ -1,13 +1,14 @@
 """True positives, false positives and misses per image: COCO's matching at IoU 0.50 and one score threshold.
 
-Legend: D detections, G truths, I images, T = 10 IoU thresholds.
+Legend: D detections, G truths, I images, P matched pairs.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from maskcast.evaluation.coco.evaluator import IOU_50, CocoScores
+from maskcast.evaluation.coco.evaluator import CocoScores, build_evaluation
+from maskcast.evaluation.definitions import IOU
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,12 @@ def match(scores: CocoScores) -> Matches:
     """Matches detections and truths at IoU 0.50, and finds the score threshold of the highest F1."""
     crowd_G = np.array([bool(record.get("iscrowd")) for record in scores.truth.annotations], bool)
     score_D = np.array([record["score"] for record in scores.detections], float)
-    counted_D = scores.counted_TD[IOU_50]
-    truth_D = np.where(counted_D, scores.truth_TD[IOU_50], -1)
+    detection_P, truth_P = _pairs(scores)
+    on_crowd_P = crowd_G[truth_P]
+    truth_D = np.full(score_D.size, -1)
+    truth_D[detection_P[~on_crowd_P]] = truth_P[~on_crowd_P]
+    counted_D = np.ones(score_D.size, bool)
+    counted_D[detection_P[on_crowd_P]] = False
     threshold = _best_threshold(score_D, truth_D >= 0, counted_D, int((~crowd_G).sum()))
 
     true_positive_D = (truth_D >= 0) & (score_D >= threshold)
@@ -71,6 +76,21 @@ def match(scores: CocoScores) -> Matches:
         false_positives_I,
         false_negatives_I,
     )
+
+
+def _pairs(scores: CocoScores) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the indices of matched detections and of their truths, (P,) each."""
+    if not scores.detections or not scores.truth.annotations:
+        return np.zeros(0, int), np.zeros(0, int)
+    evaluation = build_evaluation(scores.truth, scores.detections, scores.kind)
+    # The library lists the pairs of all thresholds and areas together, so it gets only one of each.
+    evaluation.params.iouThrs = np.array([IOU])
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+    # COCO evaluates 100 per image and category; further ones would always count as false positives.
+    evaluation.params.maxDets = [len(scores.detections)]
+    evaluation.evaluate()
+    pairs_P2 = np.array([key.split("_") for key in evaluation.eval["matched"]], int).reshape(-1, 2) - 1
+    return pairs_P2[:, 0], pairs_P2[:, 1]
 
 
 def _best_threshold(score_D: np.ndarray, true_positive_D: np.ndarray, counted_D: np.ndarray, truths: int) -> float:
