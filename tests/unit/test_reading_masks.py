@@ -1,5 +1,6 @@
 """Masks as people save them: each kind becomes the ids that its owner means, or names the key to set."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -296,6 +297,59 @@ def test_soft_edges_of_small_objects_are_no_grey_class(
     path = saved(tmp_path / "m.png", large)
     assert propose_mask_params(survey_masks([path], ignore=255)).source == {"classes": list(TWO)}
     assert (read([path])[0] == (np.asarray(large) >= 128)).all()
+
+
+def dense(num_classes: int, *, rare: bool, void: bool) -> np.ndarray:
+    """Returns a mask whose areas have the ids 0 to ``num_classes - 1`` in turn.
+
+    Args:
+        num_classes: up to 256.
+        rare: whether more than nine of ten pixels are background.
+        void: whether 255 is around each area, as in Pascal VOC.
+    """
+    mask = np.kron(np.arange(256).reshape(16, 16) % num_classes, np.ones((12, 12), int)).astype(np.uint8)
+    if void:
+        mask[::12] = mask[:, ::12] = 255
+    return np.pad(mask, 260) if rare else mask
+
+
+@pytest.mark.parametrize("rare", [False, True])
+@pytest.mark.parametrize("num_classes", [2, 3, 8, 9, 19, 32, 33, 34, 60, 128, 150, 222, 254])
+def test_ids_of_classes_are_not_black_and_white(num_classes: int, rare: bool, tmp_path: Path) -> None:
+    colours = [channel for k in range(256) for channel in (k * 7 % 256, k * 11 % 256, k)]
+    for mode, void in itertools.product("LP", (False, True)):
+        mask = dense(num_classes, rare=rare, void=void)
+        image = palette(mask, colours) if mode == "P" else picture(mask)
+        path = saved(tmp_path / f"{mode}{void}.png", image)
+        proposal = propose_mask_params(survey_masks([path], ignore=255))
+        assert len(proposal.source["classes"]) == num_classes
+        assert proposal.source.get("ignore") == (255 if void else None)
+        assert ("255 is taken as no label, as 255 in Pascal VOC" in proposal.notes) == void
+        assert not any("black and white" in note or "128" in note for note in proposal.notes)
+        assert read([path], **proposal.source) == [mask.tolist()]
+        if void or num_classes > 2:
+            with pytest.raises(LabelError, match=r"which may be one foreground or several|contain 0, 1 and 255"):
+                read([path])
+
+
+def test_ids_of_16_bits_are_not_black_and_white(tmp_path: Path) -> None:
+    ids = dense(19, rare=True, void=True).astype(np.uint16)
+    path = saved(tmp_path / "m.png", picture(np.where(ids == 255, 65535, ids), "I;16"))
+    proposal = propose_mask_params(survey_masks([path], ignore=255)).source
+    assert (len(proposal["classes"]), proposal["ignore"]) == (19, 65535)
+
+
+@pytest.mark.parametrize("quality", [60, 95])
+@pytest.mark.parametrize("rare", [False, True])
+@pytest.mark.parametrize("num_classes", [3, 9, 19, 34, 60, 150])
+def test_jpeg_of_ids_is_not_black_and_white(num_classes: int, rare: bool, quality: int, tmp_path: Path) -> None:
+    jpeg = saved(tmp_path / "m.jpg", picture(dense(num_classes, rare=rare, void=True)), quality=quality)
+    with pytest.raises(LabelError, match=r"export (them|the masks) as PNG"):
+        propose_mask_params(survey_masks([jpeg], ignore=255))
+    copy = saved(tmp_path / "m.png", Image.open(jpeg))
+    for path in jpeg, copy:
+        with pytest.raises(LabelError, match=r"export them as PNG|which may be one foreground or several"):
+            read([path])
 
 
 UNREADABLE: dict[str, tuple[Make, str]] = {

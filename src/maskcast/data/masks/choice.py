@@ -12,7 +12,7 @@ from maskcast.data.masks.rules import (
     palette_conflict_message,
 )
 from maskcast.data.masks.stored import WHITE_16
-from maskcast.data.masks.survey import MAX_LABEL_VALUES, MaskSurvey, format_values
+from maskcast.data.masks.survey import MaskSurvey, format_values
 from maskcast.labels import IGNORE, LabelError
 from maskcast.reading import pluralize
 
@@ -130,8 +130,7 @@ def _binary_rule(
         explicit: whether the owner says so; else it is the only interpretation left.
         are_objects: whether values are object numbers: then many values are no soft edge, and 128 is no threshold.
     """
-    has_many_values = len(foreground) > MAX_LABEL_VALUES and not are_objects
-    is_soft = survey.is_black_and_white and (survey.lossy is not None or has_many_values)
+    is_soft = survey.is_soft and not (are_objects and survey.lossy is None)
     if is_soft and (explicit or not survey.has_grey_class):
         between_share = survey.share(value for value in survey.pixels if 0 < value < 255)
         description = (

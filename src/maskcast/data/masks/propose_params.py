@@ -41,10 +41,9 @@ def propose_mask_params(survey: MaskSurvey) -> MaskProposal:
     binary = {"classes": ["background", "foreground"]}
     if survey.colours:
         return _propose_values(survey, "each colour is taken as a class")
-    is_soft = survey.is_black_and_white and (survey.lossy is not None or len(foreground) > MAX_LABEL_VALUES)
-    if is_soft and survey.has_grey_class:
+    if survey.is_soft and survey.has_grey_class:
         raise grey_class_error(survey)
-    if is_soft:
+    if survey.is_soft:
         return MaskProposal(binary, ("the masks are black and white with soft edges: 128 and more is foreground",))
     if survey.lossy is not None:
         raise LabelError(f"{survey.lossy}: {LOSSY_MESSAGE}; export the masks as PNG")

@@ -25,6 +25,7 @@ MAX_SHOWN = 6  # maximum number of values in a message
 BLACK, WHITE = 0x000000, 0xFFFFFF
 MIN_GREY_STEP = 8  # between 8-bit greys of a mask made for people
 MAX_FLAT_SHARE = 0.1  # of soft edges, the maximum share of flat, similar greys, relative to white and to all greys
+MIN_AREA_SHARE = 0.2  # of a class's pixels, the minimum share that touches no other value
 JPEG_TOLERANCE = 32  # how far JPEG may change black and white
 
 
@@ -40,6 +41,7 @@ class MaskSurvey:
         formats: number of files by form, e.g. `palette`.
         pixels: number of pixels by value.
         edge_pixels: number of those that touch another colour, or a grey that is seen to differ.
+        area_pixels: number of those whose neighbours all have the same value.
         files: number of files by value.
         first_file: first file with each value.
         counts_by_file: number of pixels by value, of each file.
@@ -57,6 +59,7 @@ class MaskSurvey:
     formats: Counter[str] = field(default_factory=Counter)
     pixels: Counter[int] = field(default_factory=Counter)
     edge_pixels: Counter[int] = field(default_factory=Counter)
+    area_pixels: Counter[int] = field(default_factory=Counter)
     files: Counter[int] = field(default_factory=Counter)
     first_file: dict[int, Path] = field(default_factory=dict)
     counts_by_file: dict[Path, Mapping[int, int]] = field(default_factory=dict)
@@ -75,7 +78,10 @@ class MaskSurvey:
             self.lossy = self.lossy or path
         counts = mask.counts()
         self.counts_by_file[path] = counts
-        self.edge_pixels.update(_count_edge_pixels(mask))
+        contrast_HW = _contrast(mask)
+        touching_HW = contrast_HW > (0 if mask.colours else MIN_GREY_STEP)
+        self.edge_pixels.update(replace(mask, values_HW=mask.values_HW[touching_HW]).counts())
+        self.area_pixels.update(replace(mask, values_HW=mask.values_HW[contrast_HW == 0]).counts())
         for value, pixels in counts.items():
             self.pixels[value] += pixels
             self.files[value] += 1
@@ -120,7 +126,12 @@ class MaskSurvey:
         if self.colours or WHITE_16 not in self.pixels or not are_numbers(others, WHITE_16):
             return IGNORE
         black, white = self.share([0]), self.share([WHITE_16])
-        has_soft_edges = len(others) > MAX_LABEL_VALUES and black + white > 0.9 and white >= (1 - black) / 4
+        has_soft_edges = (
+            len(others) > MAX_LABEL_VALUES
+            and others[-1] > WHITE_16 // 2
+            and black + white > 0.9
+            and white >= (1 - black) / 4
+        )
         return IGNORE if has_soft_edges else WHITE_16
 
     def share(self, values: Iterable[int]) -> float:
@@ -128,28 +139,42 @@ class MaskSurvey:
         return sum(self.pixels[value] for value in values) / max(1, self.pixels.total())
 
     @property
-    def is_black_and_white(self) -> bool:
+    def is_soft(self) -> bool:
         """Whether nine of ten pixels are black or white; others are soft edges, noise of JPEG, or a grey class.
 
         White must be at least a quarter of what is not black; for numbers of many objects it is less.
+        Files without loss must show edges: ids of classes beside 255 are below half of it, or fill areas.
         """
         if self.colours or self.panoptic or max(self.pixels, default=0) not in range(255 - JPEG_TOLERANCE, 256):
             return False
-        black, white = (
-            self.share(v for v in self.pixels if one <= v <= one + JPEG_TOLERANCE)
-            for one in (0, 255 - JPEG_TOLERANCE)
-        )
+        if self.lossy is None and not self._has_edge_values:
+            return False
+        black = self.share(range(JPEG_TOLERANCE + 1))
+        white = self.share(range(255 - JPEG_TOLERANCE, 256))
         return black + white > 0.9 and white >= (1 - black) / 4
 
     @property
+    def _has_edge_values(self) -> bool:
+        """Whether values are many, some of them between 128 and white, and most of them fill no areas."""
+        between = [value for value in self.values if 0 < value < 255]
+        areas = [value for value in between if self.area_pixels[value] > MIN_AREA_SHARE * self.pixels[value]]
+        is_many = len({*self.values} - {0}) > MAX_LABEL_VALUES
+        return is_many and between[-1] >= 128 and len(areas) <= len(between) / 2
+
+    @property
     def has_grey_class(self) -> bool:
-        """Whether areas of a grey lie between black and white; at soft edges each pixel touches other greys."""
+        """Whether areas of a grey lie between black and white, or areas of several greys near black.
+
+        At soft edges each pixel touches other greys, and JPEG makes all black the same grey.
+        """
         between = range(JPEG_TOLERANCE + 1, 255 - JPEG_TOLERANCE)
         flat = self.pixels - self.edge_pixels
         width = 2 * MIN_GREY_STEP  # of noise
         most = max(sum(flat[near] for near in range(v, v + width)) for v in between[:-width])
-        return most > MAX_FLAT_SHARE * max(
-            sum(self.pixels[v] for v in greys) for greys in (between, range(between.stop, 256))
+        white = sum(self.pixels[v] for v in range(between.stop, 256))
+        dark = [self.area_pixels[v] for v in range(between.start)]
+        return most > MAX_FLAT_SHARE * max(sum(self.pixels[v] for v in between), white) or (
+            sum(dark) - max(dark) > MAX_FLAT_SHARE * white
         )
 
     def format_values(self, values: Sequence[int]) -> str:
@@ -163,13 +188,11 @@ class MaskSurvey:
         return f"{pluralize(self.num_masks, 'mask')} ({forms}{seen}), values {self.format_values(self.values)}"
 
 
-def _count_edge_pixels(mask: MaskImage) -> Mapping[int, int]:
-    """Returns the number of pixels, by value, that touch another colour, or a grey that is seen to differ."""
+def _contrast(mask: MaskImage) -> np.ndarray:
+    """Returns how far values differ among each pixel and its eight neighbours, (H, W) float32."""
     values_HW = mask.values_HW.astype(np.float32)  # exact for 24 bits
     kernel = np.ones((3, 3), np.uint8)
-    contrast_HW = cv2.dilate(values_HW, kernel) - cv2.erode(values_HW, kernel)
-    touching_HW = contrast_HW > (0 if mask.colours else MIN_GREY_STEP)
-    return replace(mask, values_HW=mask.values_HW[touching_HW]).counts()
+    return cv2.dilate(values_HW, kernel) - cv2.erode(values_HW, kernel)
 
 
 def are_numbers(values: Sequence[int], white: int) -> bool:
