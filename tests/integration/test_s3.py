@@ -1,5 +1,6 @@
 """Transfers with a real S3 server."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -225,6 +226,11 @@ def test_fetch_dataset_takes_a_dvc_pointer_with_an_s3_remote(s3, tree, tmp_path,
         fetched.pop("SOURCE.json")
         assert fetched == files_of(tree)
     assert not (alone.parent / ".dvc/tmp").exists()
+    md5 = hashlib.md5((tree / "a.bin").read_bytes(), usedforsecurity=False).hexdigest()
+    key = f"dvc/files/md5/{md5[:2]}/{md5[2:]}"
+    s3.client.put_object(Bucket=s3.bucket, Key=key, Body=bytes(100_000))
+    with pytest.raises(MaskcastError, match=rf"md5 mismatch of raw/a\.bin \(expected {md5}\)"):
+        run_stage("fetch_dataset", {"uri": f"dvc:{alone}"}, raw=tmp_path / "raw")
 
 
 def test_a_dvc_remote_that_hangs_is_given_up(s3, tmp_path, monkeypatch):

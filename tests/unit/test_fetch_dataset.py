@@ -197,3 +197,64 @@ def test_a_dvc_repository_without_the_data_is_said(tmp_path):
     (tmp_path / "repository/.dvc").mkdir(parents=True)
     (tmp_path / "repository/.dvc/config").write_text("[core]\n    no_scm = true\n")
     refuses(tmp_path, r"dvc get failed .*check pointer, remote and credentials", f"dvc:{tmp_path}/repository#raw")
+
+
+def write_repository(folder: Path, files: dict[str, bytes], *, old: bool = False) -> dict[str, Path]:
+    """Writes a DVC repository with `raw` in its remote alone; returns its objects by the names of the files.
+
+    Args:
+        folder: the repository.
+        files: contents by path below `raw`; the single name "" is a file `raw`.
+        old: as DVC 2 wrote it, which took `\r\n` as `\n` in texts.
+    """
+    objects = {}
+
+    def store(name: str, content: bytes) -> str:
+        text = content.replace(b"\r\n", b"\n") if old else content
+        md5 = hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir" * (name == ".")
+        objects[name] = folder / "remote" / ("" if old else "files/md5") / md5[:2] / md5[2:]
+        objects[name].parent.mkdir(parents=True, exist_ok=True)
+        objects[name].write_bytes(content)
+        return md5
+
+    listing = [{"md5": store(name, content), "relpath": name} for name, content in sorted(files.items())]
+    md5 = listing[0]["md5"] if "" in files else store(".", json.dumps(listing).encode())
+    (folder / ".dvc").mkdir()
+    config = f"[core]\n    no_scm = true\n    remote = store\n['remote \"store\"']\n    url = {folder}/remote\n"
+    (folder / ".dvc/config").write_text(config)
+    (folder / "raw.dvc").write_text(f"outs:\n- md5: {md5}\n  path: raw\n" + "  hash: md5\n" * (not old))
+    return objects
+
+
+@pytest.mark.parametrize(
+    ("files", "damaged", "old"),
+    [
+        ({"a.txt": b"one\r\n", "deep/b": b"two"}, "deep/b", False),
+        ({"a.txt": b"one\r\n", "deep/b": b"two"}, "a.txt", True),
+        ({"": b"one"}, "", False),
+        ({"a": b"one"}, ".", False),
+    ],
+    ids=["a file of a folder", "one of DVC 2", "a file", "the list of a folder's files"],
+)
+def test_a_damaged_object_of_a_dvc_remote_is_refused(tmp_path, files, damaged, old):
+    (tmp_path / "repository").mkdir()
+    objects = write_repository(tmp_path / "repository", files, old=old)
+    content = objects[damaged].read_bytes()
+    objects[damaged].write_bytes(content.replace(b'"a"', b'"b"') if damaged == "." else content[::-1])
+    md5 = objects[damaged].parent.name + objects[damaged].name
+    said = {".": rf"the list of files, {md5}, is damaged"}.get(
+        damaged,
+        rf"md5 mismatch of {Path('raw', damaged)} \(expected {md5}\), so the DVC remote or cache is damaged",
+    )
+    refuses(tmp_path, rf"dvc:.*: .*{said}", f"dvc:{tmp_path}/repository/raw.dvc")
+    objects[damaged].write_bytes(content)
+    fetch(f"dvc:{tmp_path}/repository/raw.dvc", tmp_path / "raw")
+    assert files_of(tmp_path / "raw") == {name or "raw": content for name, content in files.items()}
+
+
+def test_data_of_a_dvc_repository_that_were_changed_in_its_folder_are_taken_as_they_are(tmp_path):
+    (tmp_path / "repository/raw").mkdir(parents=True)
+    write_repository(tmp_path / "repository", {"a": b"one"})
+    (tmp_path / "repository/raw/a").write_bytes(b"other")
+    fetch(f"dvc:{tmp_path}/repository#raw", tmp_path / "raw")
+    assert files_of(tmp_path / "raw") == {"a": b"other"}

@@ -1,11 +1,13 @@
 """fetch_dataset: fetch a data set into a folder, with a record of its origin."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,9 +20,10 @@ from maskcast.digest import digest_tree, sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.files import ORIGIN, tree_files, walk_tree
 from maskcast.params import Params
-from maskcast.progress import say
-from maskcast.reading import format_bytes, parsing, pluralize, read_yaml
+from maskcast.progress import say, track
+from maskcast.reading import first_few, format_bytes, parsing, pluralize, read_yaml
 from maskcast.redaction import has_user
+from maskcast.resources import num_cpus
 from maskcast.runner.outputs import check_deletes_none, resume_dir
 from maskcast.runner.stage import OutPath, stage
 from maskcast.storage import store as storage
@@ -128,18 +131,19 @@ def _refuse_sha256(params: FetchDataset) -> None:
 
 
 def _dvc_get(pointer: str, folder: Path) -> Path:
-    """Downloads the data of a DVC pointer into ``folder``; returns its path."""
+    """Downloads the data of a DVC pointer into ``folder``, and verifies them; returns their path."""
     repository, separator, path = pointer.partition("#")
     if not separator and pointer.endswith(".dvc"):
         repository, path = _read_pointer(Path(pointer), folder / "repository")
     if not path:
         raise MaskcastError(f"dvc:{pointer}: missing path; use dvc:<data.dvc> or dvc:<folder or git URL>#<path>")
-    target = folder / "data" / Path(path).name
+    target, hashes = folder / "data" / Path(path).name, folder / "hashes.json"
     target.parent.mkdir(parents=True)
-    command = [sys.executable, "-m", "dvc", "get", repository, path, "--out", str(target)]
+    command = [sys.executable, "-m", "maskcast.storage.dvc_get", repository, path, str(target), str(hashes)]
     limits = {"AWS_MAX_ATTEMPTS": "3", "AWS_RETRY_MODE": "standard", "DVC_NO_ANALYTICS": "1"}
+    own = {"DVC_SITE_CACHE_DIR": str(folder / "site")}  # that of the machine may hold what a remote had before
     say(f"dvc get {repository} {path}")
-    with subprocess.Popen(command, env=limits | os.environ, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=limits | os.environ | own, stderr=subprocess.PIPE, text=True) as process:
         try:
             reason = _wait_for_dvc(process, folder)
         finally:
@@ -147,7 +151,31 @@ def _dvc_get(pointer: str, folder: Path) -> Path:
     if reason:
         shutil.rmtree(folder)
         raise MaskcastError(f"dvc:{pointer}: dvc get failed ({reason}); check pointer, remote and credentials")
+    if damaged := _damaged(target, json.loads(hashes.read_bytes())):
+        shutil.rmtree(folder)
+        raise MaskcastError(
+            f"dvc:{pointer}: md5 mismatch of {first_few(damaged, 3)}, so the DVC remote or cache is damaged; "
+            "delete these objects there, and run `dvc push` where the data are whole"
+        )
     return target
+
+
+def _damaged(target: Path, hashes: dict[str, tuple[str, str]]) -> list[str]:
+    """Returns the downloaded files, each with its expected hash, that have another one.
+
+    Args:
+        target: the download.
+        hashes: names and values of the hashes by path relative to ``target``.
+    """
+    from dvc_data.hashfile.hash import file_md5  # knows those of DVC 2, too
+
+    with ThreadPoolExecutor(num_cpus()) as pool:
+        found = pool.map(lambda name: file_md5(str(target / name), name=hashes[name][0]), hashes)
+        pairs = zip(hashes.items(), track(found, "verifying", len(hashes)), strict=True)
+        names = {
+            (target / name).relative_to(target.parent): value for (name, (_, value)), md5 in pairs if md5 != value
+        }
+    return [f"{name} (expected {value})" for name, value in names.items()]
 
 
 def _wait_for_dvc(process: subprocess.Popen[str], folder: Path) -> str | None:
