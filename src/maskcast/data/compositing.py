@@ -46,7 +46,11 @@ def composite(foreground_THWC: np.ndarray, alpha_THW: np.ndarray, background_THW
 def replace_background(
     frames_THWC: np.ndarray, alpha_THW: np.ndarray, old_THWC: np.ndarray, new_THWC: np.ndarray
 ) -> np.ndarray:
-    """Returns composed frames with another background; at most one level off from composing them directly."""
+    """Returns composed frames with another background.
+
+    Values are at most one level off from composing them directly. If noise was added after composing, the part of
+    it that was clipped at 0 or 255 is lost: the noise over the new background is weaker.
+    """
     new, old = (layer_THWC.reshape(len(layer_THWC), -1) for layer_THWC in (new_THWC, old_THWC))
     return _add_background(frames_THWC, alpha_THW, cv2.subtract(new, old, dtype=cv2.CV_16S))
 
