@@ -55,7 +55,7 @@ def test_a_store_shows_what_it_holds(mixed: ClipStore) -> None:
 
 
 def test_a_map_must_be_named_where_there_are_several(mixed: ClipStore) -> None:
-    with pytest.raises(MaskcastError, match=r"has the label maps hands, matte, skin; choose one \(label_map\)"):
+    with pytest.raises(MaskcastError, match=r"maps hands, matte, skin; choose one \(label_map, or --map\)"):
         mixed.masks(mixed.get("all"))
     with pytest.raises(MaskcastError, match="no label map 'feet'; it has hands, matte, skin"):
         mixed.of("feet")

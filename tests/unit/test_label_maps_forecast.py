@@ -131,7 +131,7 @@ def test_the_masker_is_scored_and_shown_in_every_map(
 @pytest.mark.parametrize(
     ("label_map", "message"),
     [
-        (None, r"clips: has the label maps colours, any, matte, ids; choose one \(label_map\)"),
+        (None, r"clips: has the label maps colours, any, matte, ids; choose one \(label_map, or --map\)"),
         ("colour", r"clips: no label map 'colour'; it has colours, any, matte, ids"),
         ("matte", r"clips: label map 'matte' has kind alpha, which forecasters do not support"),
         ("any", r"forecaster: label map is 'colours', expected 'any' of .*clips;"),

@@ -30,7 +30,8 @@ class Evaluate(Params):
     """Split whose labelled clips are scored; null: `test` if it has any, else `val`, whose clips also select the
     epochs of the trainings."""
     label_map: str | None = None
-    """The label map to forecast, of kind classes; null if there is only one. The masker is scored on all maps."""
+    """The label map to forecast, of kind classes or instances; null if there is only one. The masker is
+    scored on all maps."""
     context: Literal["generated", "truth"] = "generated"
     """`generated`: the masker's masks, as in prediction; `truth`: true masks, for data without frames."""
     context_frames: int = Field(11, ge=1)

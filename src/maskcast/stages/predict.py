@@ -30,7 +30,7 @@ class Predict(Params):
     split: Split = "hidden"
     """Split whose clips are forecast; if it has none, nothing is predicted."""
     label_map: str | None = None
-    """The label map to forecast, of kind classes; null if there is only one."""
+    """The label map to forecast, of kind classes or instances; null if there is only one."""
     context_frames: int = Field(11, ge=1)
     """Number of context frames."""
     horizon: int = Field(11, ge=1, le=10_000)

@@ -101,7 +101,9 @@ class ClipStore:
         if self._chosen is not None:
             return self._chosen
         if len(self.maps) != 1:
-            raise MaskcastError(f"{self.root}: has the label maps {', '.join(self.maps)}; choose one (label_map)")
+            raise MaskcastError(
+                f"{self.root}: has the label maps {', '.join(self.maps)}; choose one (label_map, or --map)"
+            )
         return next(iter(self.maps.values()))
 
     @property

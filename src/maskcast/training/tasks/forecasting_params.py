@@ -14,7 +14,7 @@ class ForecastTraining(Params):
     training: TrainingParams
     """Schedule; a sample of ``batch_size`` is one window."""
     label_map: str | None = None
-    """The label map to forecast, of kind classes; null if there is only one."""
+    """The label map to forecast, of kind classes or instances; null if there is only one."""
     context_frames: int = Field(default=11, ge=1)
     """Context frames in validation, and the most in training."""
     min_context_frames: int = Field(default=6, ge=1)
