@@ -27,7 +27,7 @@ from maskcast.files import tree_files
 from maskcast.report.index import write_index
 from maskcast.report.tables import format_table
 from maskcast.runner.mlflow_client import create_database
-from maskcast.stopping import STOP_SIGNALS, Stopped
+from maskcast.stopping import STOP_SIGNALS, Stopped, without_nohup
 from pipelines.compile import build, grid_plan, read_values, report, stages_of
 from pipelines.dag import names_in
 from pipelines.local_docker import docker_runner
@@ -161,7 +161,7 @@ def run_local(
 
 @contextmanager
 def _stages_stop_first() -> Iterator[None]:
-    """On Ctrl-C or SIGTERM, stops the running stage and reads its output to the end before this process stops."""
+    """On ``STOP_SIGNALS``, stops the running stage and reads its output to the end before this process stops."""
     stopped: list[int] = []
 
     def stop(number: int, _: Any) -> None:
@@ -173,7 +173,7 @@ def _stages_stop_first() -> Iterator[None]:
         if not running:
             raise Stopped(number)
 
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, stop) for number in without_nohup(STOP_SIGNALS)}
     try:
         yield
     except RuntimeError:

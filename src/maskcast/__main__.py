@@ -17,8 +17,9 @@ from maskcast.streams import discard, protect_streams
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one stage or command; returns the exit code.
 
-    The code is 0 on success, 2 after a user error, 130 after Ctrl-C, 143 after SIGTERM, and 75 if a training was
-    asked to stop and left a checkpoint. In all cases but the first, one line on stderr explains it.
+    The code is 0 on success, 2 after a user error, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP,
+    and 75 if a training was asked to stop and left a checkpoint. In all cases but the first, one line on stderr
+    explains it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from maskcast.errors import MaskcastError
 from maskcast.memory import gc_paused
 from maskcast.resources import num_cpus
-from maskcast.stopping import children_ignore_ctrl_c, exit_with_parent
+from maskcast.stopping import children_ignore_terminal, exit_with_parent
 from maskcast.streams import protect_streams
 
 ALIGNMENT = 64  # bytes: alignment of arrays in shared memory
@@ -63,7 +63,7 @@ def ready_to_fork() -> Iterator[None]:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # OpenCV's thread pool does not survive a fork
     try:
-        with gc_paused(), children_ignore_ctrl_c(), warnings.catch_warnings():
+        with gc_paused(), children_ignore_terminal(), warnings.catch_warnings():
             # Python warns about forks in programs with threads, which may hold a lock. The threads here hold none
             # that the forked processes need.
             warnings.simplefilter("ignore", DeprecationWarning)

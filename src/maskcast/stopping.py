@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM: an exception stops the work, cleans up, and one line says how to continue.
+"""Ctrl-C, SIGTERM and SIGHUP: an exception stops the work, cleans up, and one line says how to continue.
 
-On SIGTERM, SIGUSR1 or at its time limit, a training first completes its step and writes a checkpoint.
+On SIGTERM, SIGHUP, SIGUSR1 or at its time limit, a training first completes its step and writes a checkpoint.
+SIGHUP is what a closed terminal or connection sends. `nohup` ignores it, and so do the commands that it runs.
 """
 
 import os
@@ -8,14 +9,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from maskcast.redaction import redacted
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PAUSE_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # signals that stop a training after its step
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PAUSE_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # signals that stop a training after its step
 EXIT_PAUSED = 75  # EX_TEMPFAIL of sysexits.h: job scripts run the same command again, which resumes
 RESUME_HINT = ": run the same command again to resume from the last checkpoint"
 
@@ -30,6 +31,12 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(signal.Signals(number).name)
         self.number, self.code = number, 128 + number
+
+
+def without_nohup(signals: Sequence[signal.Signals]) -> list[signal.Signals]:
+    """Returns the signals to handle: SIGHUP is left out if `nohup` lets this process ignore it."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in signals if number != signal.SIGHUP or not ignored]
 
 
 class Paused(Stopped):
@@ -48,18 +55,18 @@ class _Stop:
     def __call__(self, number: int, _: Any) -> None:
         # Python functions, because with SIG_IGN or SIG_DFL Python reports an error for a signal that is already
         # pending.
-        signal.signal(signal.SIGTERM, _do_nothing)
-        signal.signal(signal.SIGINT, terminate_now)
+        for further in without_nohup(STOP_SIGNALS):
+            signal.signal(further, terminate_now if further == signal.SIGINT else _do_nothing)
         self.raised = Stopped(number)
         raise self.raised
 
 
 @contextmanager
 def raise_on_signals() -> Iterator[bool]:
-    """Makes Ctrl-C and SIGTERM raise ``Stopped`` in the block; yields whether it has set these handlers.
+    """Makes Ctrl-C, SIGTERM and SIGHUP raise ``Stopped`` in the block; yields whether it has set these handlers.
 
     Existing handlers of other code, and those of an interactive interpreter, stay. Only the first signal raises: a
-    second Ctrl-C ends the process at once, a second SIGTERM is ignored.
+    second Ctrl-C ends the process at once, further SIGTERM and SIGHUP are ignored.
     """
     interactive = hasattr(sys, "ps1") or "ipykernel" in sys.modules
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
@@ -96,7 +103,7 @@ def add_stop_location(where: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def pause_on_signals(limit_s: float | None) -> Iterator[Callable[[], bool]]:
-    """Makes SIGTERM and SIGUSR1 request the end of the block; yields a function that returns whether they did.
+    """Makes ``PAUSE_SIGNALS`` request the end of the block; yields a function that returns whether they did.
 
     Existing handlers of other code stay. Further signals have no effect.
 
@@ -105,10 +112,10 @@ def pause_on_signals(limit_s: float | None) -> Iterator[Callable[[], bool]]:
     """
     end = time.monotonic() + limit_s if limit_s is not None else None
     requested: list[int] = []
-    before = {number: signal.getsignal(number) for number in PAUSE_SIGNALS}
+    before = {number: signal.getsignal(number) for number in without_nohup(PAUSE_SIGNALS)}
     main = threading.current_thread() is threading.main_thread()
     free = (signal.SIG_DFL, signal.SIG_IGN)  # a job script ignores the signals that it forwards
-    ours = [n for n in PAUSE_SIGNALS if main and (before[n] in free or isinstance(before[n], _Stop))]
+    ours = [n for n, handler in before.items() if main and (handler in free or isinstance(handler, _Stop))]
     for number in ours:
         signal.signal(number, lambda number, _: requested.append(number))
     try:
@@ -144,9 +151,9 @@ def ctrl_c_requests_stop() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def children_ignore_ctrl_c() -> Iterator[None]:
-    """Makes processes that the block starts ignore Ctrl-C, because their parent ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def children_ignore_terminal() -> Iterator[None]:
+    """Makes processes that the block starts ignore Ctrl-C and SIGHUP, because their parent ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
@@ -182,7 +189,7 @@ def terminate_now(number: int, _: Any) -> None:
 
 
 def report_stop(stop: KeyboardInterrupt) -> int:
-    """Prints one line on where this process was stopped; returns its exit code: 130, 143 or ``EXIT_PAUSED``."""
+    """Prints one line on where this process was stopped; returns its code: 128 + signal, or ``EXIT_PAUSED``."""
     line = "".join(["stopped", *getattr(stop, "__notes__", [])])
     if os.environ.get("RANK", "0") == "0":  # of processes started by torchrun, only the first prints
         with suppress(OSError):  # the reader may have closed the pipe

@@ -58,7 +58,7 @@ def start(folder: Path, *command: str, **environment: str) -> subprocess.Popen[b
 
 
 def _listen() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
@@ -119,7 +119,7 @@ def test_a_training_that_is_stopped_says_where_and_goes_on_with_its_run(folder: 
     assert (only_run(folder).info.run_id, only_run(folder).info.status) == (run.info.run_id, "KILLED")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 75)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 75), (signal.SIGHUP, 75)])
 def test_all_processes_of_a_training_stop_in_one_line(folder: Path, number: int, code: int) -> None:
     write_params(folder, processes=2)
     process = start(folder, *maskcast(*TRAIN))

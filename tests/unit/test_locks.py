@@ -280,7 +280,7 @@ def test_a_file_that_is_changed_for_a_while_is_put_back_however_that_ends(tmp_pa
                 pass
             child.send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         stopped_by(number)
         assert path.read_text() == "as it was"
     stopped_by(signal.SIGKILL)

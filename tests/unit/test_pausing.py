@@ -43,7 +43,10 @@ def assert_equal(task: Regression, unbroken: dict[str, Tensor]) -> None:
         assert torch.equal(value, unbroken[name]), name
 
 
-@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGUSR1,), (signal.SIGUSR1, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGTERM,), (signal.SIGUSR1,), (signal.SIGUSR1, signal.SIGTERM), (signal.SIGHUP, signal.SIGHUP)],
+)
 @pytest.mark.parametrize("at", [0, 6, 14])  # the last one ends an epoch
 def test_signals_end_it_after_their_step_and_it_goes_on_to_the_same_bits(
     at: int, numbers: tuple[int, ...], tmp_path: Path, unbroken: dict[str, Tensor]
@@ -101,7 +104,7 @@ def test_the_limit_is_no_part_of_what_a_run_is() -> None:
 
 
 def handlers() -> list[object]:
-    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)]
 
 
 def test_handlers_of_others_stay_and_all_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,3 +130,26 @@ def test_handlers_of_others_stay_and_all_are_put_back(monkeypatch: pytest.Monkey
         assert signal.getsignal(signal.SIGUSR1) == mine
     finally:
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+
+def test_a_closed_terminal_stops_what_nohup_does_not_protect() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with raise_on_signals(), pytest.raises(Stopped) as stopped:
+            try:
+                signal.raise_signal(signal.SIGHUP)
+            finally:
+                signal.raise_signal(signal.SIGHUP)  # the shell's and the kernel's
+        assert stopped.value.code == 129
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with raise_on_signals(), pause_on_signals(None) as asked:
+            signal.raise_signal(signal.SIGHUP)
+            assert not asked()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        with raise_on_signals(), pytest.raises(Stopped):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -22,7 +22,7 @@ from maskcast.errors import IllustratedError, MaskcastError
 from maskcast.forking import init_spawned_process
 from maskcast.labels import LabelError, LabelMap
 from maskcast.resources import memory_limit, num_cpus
-from maskcast.stopping import children_ignore_ctrl_c
+from maskcast.stopping import children_ignore_terminal
 
 MAX_RUN = 64  # maximum number of clips that are read together
 MEMORY_PART = 8  # clips that are read ahead may take so large a part of the free memory: 1 / 8
@@ -78,7 +78,7 @@ def load_all(
 
     def submit(count: int) -> None:
         for run in islice(runs, count):
-            with children_ignore_ctrl_c():  # submitting may start a worker, as the pool does when none is idle
+            with children_ignore_terminal():  # submitting may start a worker, as the pool does when none is idle
                 future = pool.submit(_load_whole_run, _without_video(run), _reader_of(run), load)
             in_flight.append((run, future))
 

@@ -31,7 +31,7 @@ from maskcast.models.base import read_description
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import load_masker
 from maskcast.reading import pluralize
-from maskcast.stopping import children_ignore_ctrl_c
+from maskcast.stopping import children_ignore_terminal
 
 CONFIG = "config.json"  # in each model folder
 MAX_SHOWN = 8  # frames of a clip that pictures show
@@ -116,7 +116,7 @@ def evaluate_many(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, init_spawned_process, max_tasks_per_child=1) as pool:
         for name, folder in maskers.items():
-            with children_ignore_ctrl_c():
+            with children_ignore_terminal():
                 future = pool.submit(evaluate_one, name, folder, task)
             try:
                 result = future.result()

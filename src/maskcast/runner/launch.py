@@ -16,7 +16,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from maskcast.errors import MaskcastError
 from maskcast.resources import threads_per_process
 from maskcast.runner.stage import Job
-from maskcast.stopping import EXIT_PAUSED, PAUSE_SIGNALS, Paused, Stopped, raise_on_signals
+from maskcast.stopping import EXIT_PAUSED, PAUSE_SIGNALS, Paused, Stopped, raise_on_signals, without_nohup
 from maskcast.streams import protect_streams
 
 Work = Callable[[Job], dict[str, float]]
@@ -40,7 +40,7 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
         except ImportError as error:
             raise MaskcastError(f"training.nodes {nodes}: {error}; pip install 'maskcast[cluster]'") from None
         return run_trainjob(job, nodes=nodes, processes=processes)
-    handlers = {number: signal.getsignal(number) for number in PAUSE_SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in without_nohup(PAUSE_SIGNALS)}
     _start_tracker()
     logging.disable(logging.CRITICAL)  # torchrun logs failures at length; the cause is raised below
     try:
@@ -69,8 +69,8 @@ def _temporary_files_in(folder: str) -> Iterator[None]:
 
 
 def _start_tracker() -> None:
-    """Starts multiprocessing's resource tracker with SIGUSR1 blocked, because whole jobs get this signal."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    """Starts multiprocessing's resource tracker with signals blocked that whole jobs or terminals get."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGHUP})
     try:
         resource_tracker.ensure_running()
     finally:
@@ -87,7 +87,7 @@ def _config(processes: int, logs: str) -> LaunchConfig:
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,  # repeating the command resumes from the checkpoint
-        signals_to_handle=",".join(number.name for number in PAUSE_SIGNALS),
+        signals_to_handle=",".join(number.name for number in without_nohup(PAUSE_SIGNALS)),
         logs_specs=DefaultLogsSpecs(log_dir=logs),  # for error files
     )
 

@@ -79,7 +79,7 @@ def fit(
         MaskcastError: if loss, gradient or weights are no longer finite, the batch does not fit into the memory of
             the GPU, the processes cannot share it, the network cannot be compiled although ``compile`` asks for
             it, or the checkpoint is damaged.
-        Paused: if the time limit, SIGTERM or SIGUSR1 ended it; a checkpoint of the last step was written.
+        Paused: if the time limit, SIGTERM, SIGHUP or SIGUSR1 ended it; a checkpoint of the last step was written.
     """
     processes = Processes(params.precision)
     if params.batch_size % world_size():

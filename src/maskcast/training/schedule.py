@@ -58,7 +58,7 @@ class Schedule(Params, ABC):
     1 % of the time. A killed run resumes from the last one."""
     time_limit: float | None = Field(default=None, gt=0, exclude=True)
     """Minutes after which training finishes its step, writes a checkpoint and exits with code 75; the same command
-    resumes it. SIGTERM and SIGUSR1 do the same. null sets no limit."""
+    resumes it. SIGTERM, SIGHUP and SIGUSR1 do the same. null sets no limit."""
     processes: int = Field(default=1, ge=1, exclude=True)
     """Processes on each node, one per GPU; they share the batch, so training gives the same result as with one, up
     to rounding (not of a detector, with dropout or stochastic depth, or with a loss of another package)."""
