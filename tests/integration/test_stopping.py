@@ -137,12 +137,21 @@ run_stage("train_masker", params, clips="clips", masker="masker", metrics="metri
 """
 
 
-def test_a_pod_that_is_stopped_ends_without_a_traceback(folder: Path) -> None:
-    process = start(folder, sys.executable, "-c", SHIM, MASKCAST_RESUME_DIR=str(folder / "volume"))
-    checkpoint = folder / "volume/masker.resume/checkpoint.pt"
+@pytest.mark.parametrize(
+    ("pod", "volume", "way_on"),
+    [(True, "volume/r1/", GO_ON), (True, "", "nothing was written"), (False, "", GO_ON)],
+    ids=["pod with a volume", "pod", "script"],
+)
+def test_a_pod_or_script_that_is_stopped_ends_without_a_traceback(
+    pod: bool, volume: str, way_on: str, folder: Path
+) -> None:
+    variables = {"KFP_RUN_ID": "r1"} if pod else {}
+    variables |= {"MASKCAST_RESUME_DIR": str(folder / "volume")} if volume else {}
+    process = start(folder, sys.executable, "-c", SHIM, **variables)
+    checkpoint = folder / f"{volume}masker.resume/checkpoint.pt"
     said = stop(folder, process, signal.SIGTERM, trains(folder, checkpoint), group=False)
     assert process.returncode == 75
-    assert said.splitlines()[-1].endswith(f" of 500: {GO_ON}")
+    assert said.splitlines()[-1].endswith(f" of 500: {way_on}")
     assert only_run(folder).info.status == "KILLED"
 
 

@@ -141,6 +141,50 @@ def test_few_numbered_images_are_photographs_unless_neighbours_are_alike(drifts:
         assert plan_params(tmp_path).clips == {"train": 5, "val": 1}
 
 
+@pytest.mark.parametrize("labels", ["masks", "files"])
+@pytest.mark.parametrize("videos", [1, 5])
+def test_a_project_of_photographs_takes_few_frames_of_a_video(
+    videos: int, labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(videos):
+        frames, masks = frames_of(k, 6)
+        folder = f"/{'abcde'[k]}" if videos > 1 else ""
+        write_images(tmp_path / f"raw/images{folder}", frames, "{:04d}.png")
+        write_images(tmp_path / f"raw/masks{folder}", (masks > 0) * np.uint8(255), "{:04d}.png")
+    if labels == "files":
+        shutil.rmtree(tmp_path / "raw/masks")
+        images = sorted((tmp_path / "raw/images").rglob("*.png"))
+        names = [path.relative_to(tmp_path / "raw/images").as_posix() for path in images]
+        listed = [{"id": k, "file_name": name, "height": 40, "width": 64} for k, name in enumerate(names)]
+        square = {"category_id": 1, "segmentation": [[8, 8, 24, 8, 24, 24, 8, 24]], "bbox": [8, 8, 16, 16]}
+        dump(
+            tmp_path / "raw/labels.json",
+            {
+                "images": listed,
+                "annotations": [square | {"id": k, "image_id": k, "area": 256} for k in range(len(names))],
+                "categories": [{"id": 1, "name": "dog"}],
+            },
+        )
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "raw"]) == 2
+    way_out = "; or, for masks without a forecast, run init in a project of `maskcast new FOLDER --pipeline "
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"{way_out}photographs`")
+    shutil.copy(ROOT / "recipes/photographs/dvc.yaml", tmp_path)
+    assert main(["init", "raw"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "treated as photographs, because the project is of the pipeline photographs: nothing is forecast. A"
+        in said
+    )
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    source = params["prepare_clips"]["source"]
+    assert list(params) == list(stages_of("photographs")) and source["frames"] == 1
+    assert source.get("split_by") == ("time" if videos == 1 else None)
+    run_stage("prepare_clips", params["prepare_clips"] | {"workers": 1}, raw="raw", clips="clips")
+    scored = [clip.id for clip in ClipStore(Path("clips")).clips if clip.split == "val"]
+    assert len({clip.split("_")[0] for clip in scored}) == 1 and len(scored) == (1 if videos == 1 else 6)
+
+
 @pytest.mark.parametrize("drifts", [True, False])
 def test_numbered_images_of_one_size_are_frames_where_neighbours_are_alike(drifts: bool, tmp_path: Path) -> None:
     scenes = np.random.default_rng(0).integers(0, 255, (24, 5, 8, 3))

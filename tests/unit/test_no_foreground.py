@@ -162,7 +162,7 @@ def test_prepare_clips_says_which_split_has_none_and_how_masks_were_read(
 
 
 ANIMALS = ["background", "cat", "dog", "cow", "hen", "pig", "ram", "yak"]
-REMEDY = "choose other clips for the splits in source.splits (names or shares), or set source.split_by: time if "
+REMEDY = "choose other clips for the splits in source.splits (names or shares)"
 
 
 @pytest.mark.parametrize(

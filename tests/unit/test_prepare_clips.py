@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from PIL import Image
+from tests.lookalikes import frames_of, write_images
 
 from maskcast.data import loading
 from maskcast.data.clip_store.reader import ClipStore
@@ -71,6 +72,27 @@ def test_a_raw_folder_becomes_a_store(tmp_path):
     assert store.frames(clip)[:, 5, 5, 1].tolist() == [100, 101, 102]
     assert np.unique(store.masks(clip)[..., :8]).tolist() == [0]
     assert np.unique(store.masks(clip)[..., 8:]).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ((20, 28), ""),  # of 40 x 64
+        (
+            (64, 40),
+            "ratio (width / height) of 1.60, clips 0.62, so they are stretched by up to 2.6; set prepare_clips",
+        ),
+        ((32, 48), ""),
+    ],
+)
+def test_frames_of_another_aspect_are_said(size, said, tmp_path, capsys):
+    raw = tmp_path / "raw"
+    for k in range(2):
+        write_images(raw / f"frames/{k}", frames_of(k, 2)[0], "{:04d}.png")
+    source = {"layout": "frame_folders", "images": "frames/{clip}", "frames": 2, "splits": {"unlabeled": 1.0}}
+    prepare(raw, tmp_path / "clips", source=source, height=size[0], width=size[1])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "aspect ratio" in line]
+    assert said in lines[0] if said else not lines, lines
 
 
 def test_a_disk_on_which_the_clips_do_not_fit_is_said_before_they_are_read(tmp_path, monkeypatch, capsys):

@@ -20,11 +20,12 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
     from maskcast.models.encoders.pretrained import pin_revision
     from maskcast.proposal.plan import check_overwrite, plan_params, write_params
-    from maskcast.proposal.report import check_project, format_plan
+    from maskcast.proposal.report import check_project, format_plan, is_for_photographs
     from maskcast.proposal.values import ENCODER
 
     check_overwrite(args.params, force=args.force)
-    plan = plan_params(args.folder, lambda: pin_revision(ENCODER))
+    photographs = is_for_photographs(args.params)
+    plan = plan_params(args.folder, lambda: pin_revision(ENCODER), photographs=photographs)
     check_project(plan, args.params)
     write_params(args.params, plan.text(args.folder))
     print(format_plan(plan, args.folder, args.params))

@@ -18,6 +18,7 @@ from maskcast.dry_run_notes import is_dry_run
 from maskcast.labels import IGNORE, LabelMap, Split
 from maskcast.reading import first_few, pluralize
 
+ASPECT_RATIO_LIMIT = 1.25  # ratio of two aspects from which on frames are distorted (16:9 to 3:2 is 1.19)
 MAX_CLASSES = 5  # maximum number of classes in a warning
 SCORED: tuple[Split, ...] = ("val", "test")
 
@@ -111,6 +112,23 @@ class ClipSurvey:
                         f"{other} ({names}), so {result} {pronoun}; choose other clips for the "
                         f"splits in {self._splits_come_from}"
                     )
+
+    def distortion(self, height: int, width: int) -> Iterator[str]:
+        """Yields a warning if frames are stretched so much that a video of another aspect would be noticed.
+
+        Args:
+            height: height of the clips.
+            width: width of the clips.
+        """
+        most = max((max(width / height / one, one * height / width) for one in self._aspects), default=1.0)
+        if most > ASPECT_RATIO_LIMIT:
+            low, high = (f"{one:.2f}" for one in self._aspects)
+            aspects = low if low == high else f"{low} to {high}"
+            yield (
+                f"warning: frames have an aspect ratio (width / height) of {aspects}, clips {width / height:.2f}, "
+                f"so they are stretched by up to {most:.1f}; set prepare_clips.height and width to the aspect of "
+                "most frames, or prepare videos of other aspects as data sets of their own"
+            )
 
     def meta(self, height: int, width: int) -> dict[str, Any]:
         """Returns the entries of the store's meta about partly labelled maps and distorted frames.

@@ -90,9 +90,11 @@ def check_splits(raw: Path, listing: Listing, source: SourceConfig, required: Se
     reason = "and one clip cannot be used for both training and validation; " if clip_counts.total() == 1 else ""
     available = ", ".join(split for split in required if clip_counts[split])
     skipped = f"{skip_reasons(listing.skipped)}; or " if listing.skipped else ", "
+    by_sequence = getattr(source, "split_by", None) == "sequence"
+    by_time = ", or set source.split_by: time if there is only one sequence" if by_sequence else ""
     raise MaskcastError(
-        f"{raw}: no clip of split {missing[0]!r} (found: {found}){skipped}{reason}fix {source.splits_come_from}; "
-        f"where nothing is to be trained, set prepare_clips.required_splits to [{available}]"
+        f"{raw}: no clip of split {missing[0]!r} (found: {found}){skipped}{reason}fix {source.splits_come_from}"
+        f"{by_time}; where nothing is to be trained, set prepare_clips.required_splits to [{available}]"
     )
 
 

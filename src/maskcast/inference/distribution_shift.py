@@ -14,12 +14,12 @@ import numpy as np
 from pydantic import Field
 
 from maskcast.data.clip_store.statistics import colour_statistics
+from maskcast.data.clip_survey import ASPECT_RATIO_LIMIT
 from maskcast.params import Params
 
 MAX_DEVIATIONS = 4.0  # standard deviations over clips, exceeded by one of 16,000 clips of a normal distribution
 MIN_COLOUR_STD = 0.05  # least deviation, as a share of a colour's range, for clips that are all alike
 MIN_CONFIDENCE_STD = 0.1  # least deviation of a confidence, likewise
-ASPECT_RATIO_LIMIT = 1.25  # ratio of two aspects from which on frames are distorted (16:9 to 3:2 is 1.19)
 SCALE_RATIO_LIMIT = 2.0  # ratio of two sides from which on the scale of objects differs
 COLOURS = ("red", "green", "blue")
 

@@ -66,12 +66,15 @@ class ParamsPlan:
         return self.proposal.text(head)
 
 
-def plan_params(raw: Path, find_weights: Callable[[], str] | None = None) -> ParamsPlan:
+def plan_params(
+    raw: Path, find_weights: Callable[[], str] | None = None, *, photographs: bool = False
+) -> ParamsPlan:
     """Returns the proposal for a folder of data.
 
     Args:
         raw: folder of the data.
         find_weights: returns pretrained weights for `propose_params`; only called if these suit the data.
+        photographs: whether the params are for the pipeline of photographs.
 
     Raises:
         MaskcastError: if the data cannot be used.
@@ -80,7 +83,7 @@ def plan_params(raw: Path, find_weights: Callable[[], str] | None = None) -> Par
     with doing(f"looking at the files of {raw}"):
         if raw.is_dir():
             Folder(raw).items()  # like fetch_dataset, refuses links out of the folder
-        found = inspect_folder(raw)
+        found = inspect_folder(raw, photographs=photographs)
     weights = None
     if find_weights and suits_pretrained(found):
         try:

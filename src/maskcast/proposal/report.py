@@ -12,6 +12,9 @@ from maskcast.runner.dvc_calls import read_calls
 
 DEFAULT_PIPELINE = "forecasting"  # default pipeline of the commands
 PARAMS_FILE = "params.yaml"  # params file that dvc.yaml reads
+PHOTOGRAPHS_SECTIONS = {  # that the dvc.yaml of the pipeline of photographs reads
+    *("fetch_dataset", "prepare_clips", "train_masker", "generate_masks", "evaluate_video", "register_segmenter")
+}
 MAX_WARNINGS = 6  # maximum number of warnings and left-out items shown
 
 
@@ -55,13 +58,22 @@ def check_project(plan: ParamsPlan, params: Path) -> None:
         )
 
 
+def is_for_photographs(params: Path) -> bool:
+    """Whether the dvc.yaml beside a params file is that of the pipeline of photographs: it reads what that has."""
+    return params.name == PARAMS_FILE and {*_sections_read(params)} == PHOTOGRAPHS_SECTIONS
+
+
 def _missing_section(plan: ParamsPlan, params: Path) -> str | None:
     """Returns the first section that the dvc.yaml beside a file reads and the plan lacks, if there is one."""
+    return next((name for name in _sections_read(params) if name not in plan.proposal.sections), None)
+
+
+def _sections_read(params: Path) -> list[str]:
+    """Returns the sections that the dvc.yaml beside a file reads, if there is one."""
     with suppress(MaskcastError):  # errors in it, or contents that only DVC can read, are not reported here
         calls = read_calls(params.with_name("dvc.yaml"))[0].values()
-        sections = (call.name for call in calls if call.params_file == PARAMS_FILE)
-        return next((name for name in sections if name not in plan.proposal.sections), None)
-    return None
+        return [call.name for call in calls if call.params_file == PARAMS_FILE]
+    return []
 
 
 def _project_hint(plan: ParamsPlan, params: Path) -> list[str]:

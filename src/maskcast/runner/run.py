@@ -107,8 +107,8 @@ def _stoppable(outputs: Mapping[str, Path]) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt as stop:
-            # paths are different in each run of Kubeflow
-            resumes = not handles_signals or "MASKCAST_RESUME_DIR" in os.environ
+            # without a volume, a pod's checkpoints are lost with it
+            resumes = "KFP_RUN_ID" not in os.environ or "MASKCAST_RESUME_DIR" in os.environ
             has_checkpoint = any(resume_dir(out).exists() for out in outputs.values())
             replaced = [_inode(out) != number for out, number in zip(outputs.values(), before, strict=True)]
             if all(replaced):  # stopped while locks and checkpoints were removed

@@ -133,7 +133,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         if missing:
             raise MaskcastError(f"{raw}: no clip of split {min(missing)!r} can be read{skip_reasons(unreadable)}")
     # Not kept in the store, as new words would change its digest, and all that depends on it would run again.
-    notes += [*warnings, *survey.missing_classes()]
+    notes += [*warnings, *survey.missing_classes(), *survey.distortion(height, width)]
     notes += [resized_masks] if resized_masks else []
     if left_by_limit:
         notes.append(f"limit: {pluralize(left_by_limit, 'clip', 'is', 'are')} not prepared")

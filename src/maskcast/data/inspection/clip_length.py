@@ -8,6 +8,10 @@ from maskcast.data.sources.cutting import WINDOW_STEP
 from maskcast.data.sources.splits import time_parts
 from maskcast.errors import MaskcastError
 
+MASKS_ALONE = (
+    "; or, for masks without a forecast, run init in a project of `maskcast new FOLDER --pipeline photographs`"
+)
+
 
 def set_clip_length(
     raw: Path, found: Findings, lengths: Sequence[int], *, apart: bool, most: int = MAX_CONTEXT
@@ -33,6 +37,7 @@ def set_clip_length(
             f"{raw}: the sequences have {', '.join(map(str, lengths[:5]))} frames{apart_from_gaps}: a clip "
             f"{'to learn from and one to be scored on need' if apart else 'needs'} {need} frames"
             f"{' each' if apart else ''}, half of them as context; give longer ones"
+            f"{MASKS_ALONE if apart else ''}"
         )
     if found.context < MAX_CONTEXT:
         too_short = (
@@ -97,7 +102,7 @@ def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shor
     else:
         raise MaskcastError(
             f"{given} of the {total} frames of labelled sequences have a mask, too few to score a forecast: label "
-            f"{longest} frames in a row of a sequence to be scored on"
+            f"{longest} frames in a row of a sequence to be scored on{MASKS_ALONE}"
         )
     if "window_step" not in found.source and found.frames < WINDOW_STEP:
         found.source["window_step"] = found.frames

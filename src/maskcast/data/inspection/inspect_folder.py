@@ -33,7 +33,7 @@ from maskcast.data.inspection.mask_values import add_mask_values
 from maskcast.data.inspection.measuring import measure_frames
 from maskcast.data.inspection.other_labels import other_labels_warnings
 from maskcast.data.inspection.pair_masks import NoSequenceError, pair_masks
-from maskcast.data.inspection.photographs import one_sequence_per_image, photographs_reason
+from maskcast.data.inspection.photographs import PROJECT_REASON, one_sequence_per_image, photographs_reason
 from maskcast.data.inspection.propose_splits import propose_splits
 from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen, widen_frames, widen_levels
 from maskcast.data.masks.rules import has_colours
@@ -46,8 +46,13 @@ from maskcast.reading import pluralize
 Sequences = dict[str, SequencePaths]  # by name
 
 
-def inspect_folder(raw: Path) -> Findings:
+def inspect_folder(raw: Path, *, photographs: bool = False) -> Findings:
     """Returns the findings about a folder.
+
+    Args:
+        raw: folder of the data.
+        photographs: whether labelled images are photographs, for a pipeline that forecasts nothing, even if they
+            are frames of a video.
 
     Raises:
         MaskcastError: if the folder does not exist, has nothing known, or has masks that cannot be read.
@@ -82,7 +87,8 @@ def inspect_folder(raw: Path) -> Findings:
             have = f"{pluralize(len(images.masks), 'folder')} of masks, and no frames"
         have += f" ({others}: save them as PNG, or unpack them)" if (others := unsupported_files_text(raw)) else ""
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
-    found = _inspect_groups(label_files, images.frames, select_class_masks(images.masks), videos)
+    masks = select_class_masks(images.masks)
+    found = _inspect_groups(label_files, images.frames, masks, videos, PROJECT_REASON if photographs else "")
     found.warnings[:0] = images.left_out(found.source["layout"])
     _add_mirror_swaps(found)
     return found
@@ -108,7 +114,11 @@ def _add_mirror_swaps(found: Findings) -> None:
 
 
 def _inspect_groups(
-    label_files: LabelFiles, frames: list[ImageGroup], masks: list[ImageGroup], videos: list[tuple[str, ...]]
+    label_files: LabelFiles,
+    frames: list[ImageGroup],
+    masks: list[ImageGroup],
+    videos: list[tuple[str, ...]],
+    why_alone: str,
 ) -> Findings:
     raw = label_files.raw
     if not frames and (both := find_mask_video(videos)) is not None:
@@ -118,7 +128,7 @@ def _inspect_groups(
             f"{PurePosixPath(both[0]).with_suffix('')}/%05d.png`); then move it away"
         )
     if not masks and label_files.by_format:
-        found = inspect_label_files(label_files, guess_patterns(frames, videos, []), frames)
+        found = inspect_label_files(label_files, guess_patterns(frames, videos, []), frames, why_alone)
         return _warn_unmatched_videos(raw, found, frames, videos)
     if not masks and not videos and (boxes := label_files.find_boxes()) is not None:
         raise MaskcastError(
@@ -139,7 +149,7 @@ def _inspect_groups(
     known = _known_paths(raw, frames, videos)
     if guess.masks is None:
         guess = widen_frames(raw, guess, known)
-    found = _inspect_best_guess(label_files, guess, frames, masks, known)
+    found = _inspect_best_guess(label_files, guess, frames, masks, known, why_alone)
     _warn_unmatched_images(raw, found, [*frames, *masks])
     return _warn_unmatched_videos(raw, found, frames, videos)
 
@@ -151,7 +161,12 @@ def _known_paths(raw: Path, frames: list[ImageGroup], videos: list[tuple[str, ..
 
 
 def _inspect_best_guess(
-    label_files: LabelFiles, guess: Guess, frames: list[ImageGroup], masks: list[ImageGroup], known: set[Path]
+    label_files: LabelFiles,
+    guess: Guess,
+    frames: list[ImageGroup],
+    masks: list[ImageGroup],
+    known: set[Path],
+    why_alone: str,
 ) -> Findings:
     """Returns the findings of the first pattern that reads all masks, else of the one that reads most."""
     raw, guesses, inner = label_files.raw, [guess], guess_in_folders(guess, frames, masks)
@@ -163,14 +178,14 @@ def _inspect_best_guess(
         guesses[:0] = [each] if (each := guess_in_frames(raw, guess)) is not None else []
     for one in guesses:
         with suppress(NoSequenceError):
-            return _inspect_patterns(label_files, one, known, whole=True)
+            return _inspect_patterns(label_files, one, known, why_alone=why_alone, whole=True)
     try:
-        return _inspect_patterns(label_files, guess, known)
+        return _inspect_patterns(label_files, guess, known, why_alone=why_alone)
     except NoSequenceError:
         other = guess_by_names(frames, masks)
         if other is None or other == guess:
             raise
-        return _inspect_patterns(label_files, other, known)
+        return _inspect_patterns(label_files, other, known, why_alone=why_alone)
 
 
 def _warn_unmatched_images(raw: Path, found: Findings, groups: list[ImageGroup]) -> None:
@@ -228,7 +243,13 @@ def _warn_unmatched_videos(
 
 
 def _inspect_patterns(
-    label_files: LabelFiles, guess: Guess, known: set[Path], why: str = "", *, whole: bool = False
+    label_files: LabelFiles,
+    guess: Guess,
+    known: set[Path],
+    why: str = "",
+    *,
+    why_alone: str = "",
+    whole: bool = False,
 ) -> Findings:
     """Returns the findings for given patterns.
 
@@ -236,7 +257,8 @@ def _inspect_patterns(
         label_files: the label files of the folder.
         guess: the patterns.
         known: the files that may be frames, and their folders.
-        why: why the images are photographs, if known.
+        why: why the images are photographs, if known; the patterns then make each a sequence.
+        why_alone: why labelled frames of a video are used as photographs; empty if they are not.
         whole: whether all sequences with masks must be readable.
 
     Raises:
@@ -269,6 +291,8 @@ def _inspect_patterns(
             masks=guess.masks and one_sequence_per_image(guess.masks),
         )
         return _inspect_patterns(label_files, alone, known, why)
+    if why_alone and not why and any(one.masked for one in footage.values()):
+        found.layout, found.photographs = "photographs with masks", why_alone
     found.add_sequences(footage)
     masks = {name: one.masked for name, one in footage.items()}
     found.labelled = {name: len(mine) for name, mine in masks.items() if mine}

@@ -40,7 +40,9 @@ from maskcast.reading import pluralize
 MAX_COUNTED = 60  # frames whose pixels are counted by class
 
 
-def inspect_label_files(label_files: LabelFiles, guess: Guess | None, groups: Sequence[ImageGroup]) -> Findings:
+def inspect_label_files(
+    label_files: LabelFiles, guess: Guess | None, groups: Sequence[ImageGroup], why_alone: str = ""
+) -> Findings:
     """Returns the findings about a folder whose masks are in label files.
 
     If these have several formats, the one counts that says most about objects.
@@ -49,6 +51,7 @@ def inspect_label_files(label_files: LabelFiles, guess: Guess | None, groups: Se
         label_files: the label files, of which some have masks.
         guess: pattern of the frames.
         groups: images of the frames.
+        why_alone: why labelled frames of a video are used as photographs; empty if they are not.
 
     Raises:
         MaskcastError: if the frames have no common pattern, or the files are unreadable or belong to other frames.
@@ -76,8 +79,11 @@ def inspect_label_files(label_files: LabelFiles, guess: Guess | None, groups: Se
     footage, labels = _gather_best(
         raw, source, chain([inner.images] if inner else [], wider_patterns(raw, images)), read
     )
-    if why := photographs_reason(footage):
-        found.layout, found.photographs = f"photographs, masks in files of {FORMAT_TITLES[form]}", why
+    why = photographs_reason(footage)
+    if why or why_alone:
+        found.layout = f"photographs, masks in files of {FORMAT_TITLES[form]}"
+        found.photographs = why or why_alone
+    if why:
         source["images"] = one_sequence_per_image(source["images"])
         footage, labels = gather_labels(raw, AnnotationsSource(**source), [], read)
     known = labelled_frames(labels, source.get("empty", "unlabelled"))

@@ -24,6 +24,7 @@ MAX_COMPARED, MAX_NEIGHBOURS = 8, 12
 # of the difference of distant images; for neighbours DAVIS and CamVid have 0.1 to 0.3, photographs 1
 MIN_RATIO = 0.9
 STATIC = 8.0  # grey levels; below this the scene is static, and differences are noise
+PROJECT_REASON = "the project is of the pipeline photographs"  # frames of a video may be such, too
 MAX_DAMAGED_CHANGES = 4  # changes of size that damaged frames of a video may cause: two each
 
 

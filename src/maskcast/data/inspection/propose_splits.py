@@ -7,11 +7,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from maskcast.data.inspection.clip_length import max_context, possible_cuts, set_clip_length
+from maskcast.data.inspection.clip_length import MASKS_ALONE, max_context, possible_cuts, set_clip_length
 from maskcast.data.inspection.draw_splits import TEST_SHARE, VAL_SHARE, add_val, drawn_shares
 from maskcast.data.inspection.families import CAMERA, SCENE
 from maskcast.data.inspection.findings import MAX_CONTEXT, MIN_CONTEXT, Findings
 from maskcast.data.inspection.official_splits import OfficialSplits
+from maskcast.data.inspection.photographs import PROJECT_REASON
 from maskcast.data.inspection.split_lists import split_of_name
 from maskcast.data.sources.sequence_files import SequenceFiles
 from maskcast.errors import MaskcastError
@@ -192,15 +193,18 @@ def _split_photographs(
     """Makes each image a clip and draws validation images; of images in folders, the last of each folder."""
     found.source |= {"frames": 1, "window_step": 1}
     found.reasons["frames"] = f"photographs: {found.photographs}"
-    found.warnings.append(
-        f"treated as photographs, because {found.photographs}: nothing is forecast. If they are frames of videos, "
-        "number them in order and give the frames of a video one folder and one size"
+    remedy = (
+        "If they are frames of videos, number them in order and give the frames of a video one folder and one size"
     )
+    if found.photographs == PROJECT_REASON:
+        remedy = "A project of `maskcast new FOLDER` forecasts frames of videos"
+    found.warnings.append(f"treated as photographs, because {found.photographs}: nothing is forecast. {remedy}")
     if not found.labelled:
         _set_unlabelled(found)
         return
     alone = all(length == 1 for length in found.sequences.values())
-    if "test" in named and "val" not in named and not alone:
+    are_videos = found.photographs == PROJECT_REASON and len(found.labelled) > 1
+    if "val" not in named and not alone and ("test" in named or are_videos):
         names = sorted(found.labelled, key=natural_sort_key)
         named, origin = add_val(found, named, origin, dict(zip(names, names, strict=True)))
     splits: dict[str, Any] = dict(named)
@@ -217,7 +221,7 @@ def _split_photographs(
         found.source["split_by"] = "time"
         splits["val"] = VAL_SHARE
         scored["val"] = tuple(found.labelled)
-        found.reasons["splits"] = f"val: the last {VAL_SHARE:.0%} of each labelled folder; the rest is train"
+        found.reasons["splits"] = f"val: the last {VAL_SHARE:.0%} of each labelled sequence; the rest is train"
     without = _hide_scenes(without, scored, scene_of)
     found.reasons["splits"] += _unlabelled_text(without)
     found.source["splits"] = splits | _to_list(without, marked)
@@ -248,7 +252,7 @@ def _split_by_time(
         raise MaskcastError(
             f"{raw}: only {name} has masks, of {pluralize(sum(marks), 'frame')} of {length}, too close "
             f"together: {need} frames to learn from and {need} to be scored on need some each; label more "
-            "frames of it, or a second sequence"
+            f"frames of it, or a second sequence{MASKS_ALONE}"
         )
     begin = _val_start(found, name, length)
     if sum(marks[begin:]) < VAL_SHARE / 2 * sum(marks):  # the last part has hardly any masks

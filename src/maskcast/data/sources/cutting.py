@@ -63,9 +63,7 @@ class WindowedSource(SourceConfig):
 class LabelledSource(WindowedSource):
     """Params of a layout whose sequences have labels, and are assigned to splits."""
 
-    splits_come_from: ClassVar[str] = (
-        "source.splits (names or shares), or set source.split_by: time if there is only one sequence"
-    )
+    splits_come_from: ClassVar[str] = "source.splits (names or shares)"
     labelled_window_step: int | None = Field(default=None, ge=1)
     """A smaller distance for clips that have a labelled frame, where few frames are labelled: each is then in
     several clips, at another place of each. Clips without one stay `window_step` apart. null: all do."""
