@@ -247,6 +247,17 @@ def first_run(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Project:
 
 
 @pytest.fixture(scope="session")
+def warm_first_run(first_run: Project) -> Iterator[Project]:
+    """The first run, whose commands start at once and have another hash seed than those that DVC has run."""
+    project = Project(first_run.folder)
+    if first_run.packages is not None:
+        project.add_packages(first_run.packages)
+    with warm(project.packages) as programs:
+        project.add_programs(programs)
+        yield project
+
+
+@pytest.fixture(scope="session")
 def image(once: Once) -> str:
     """Name of the image built from the working tree."""
     return once("image", images.build)

@@ -27,9 +27,9 @@ def _is_own_change(reason: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def project(first_run: Project) -> Project:
+def project(warm_first_run: Project) -> Project:
     """The project after its first `dvc repro`."""
-    return first_run
+    return warm_first_run
 
 
 @pytest.fixture

@@ -93,22 +93,11 @@ def other_programs() -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="module")
-def forecasting(first_run: Project) -> Iterator[Project]:
-    """The first run, whose commands start at once and have another hash seed than those that DVC has run."""
-    project = Project(first_run.folder)
-    if first_run.packages is not None:
-        project.add_packages(first_run.packages)
-    with warm(project.packages) as by_kfp:
-        project.add_programs(by_kfp)
-        yield project
-
-
 @pytest.fixture(scope="module", params=["forecasting", "detection", "video", "few_labels", "hands", "photographs"])
 def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """Each pipeline after `dvc repro`; the first has the torch that the image has."""
     if request.param == "forecasting":
-        project = place = request.getfixturevalue("forecasting")
+        project = place = request.getfixturevalue("warm_first_run")
     else:
         project = Project.copy_to(tmp_path_factory.mktemp(request.param))  # torchvision fits the installed torch
         project.run("git", "init", "--quiet")

@@ -1,6 +1,7 @@
 """Commands that start at once: forked from a process that has imported torch, MLflow and what else takes seconds.
 
-`maskcast`, and `python3` with `-c` or with `-m` and maskcast or KFP's executor; another `python3` is the real one.
+`maskcast`, `dvc`, and `python3` with `-c` or with `-m` and one of them or KFP's executor; another `python3` is
+the real one.
 
 A command stays a process of its own, with the environment, folder and streams of who starts it, and imports
 maskcast itself anew. All commands of a server have one hash seed, those of another server another. Signals do not
@@ -27,6 +28,7 @@ from tempfile import TemporaryDirectory
 
 IMPORTED = [
     *("alembic", "av", "cv2", "faster_coco_eval", "kfp.dsl.executor_main", "kfp.local", "numpy", "pandas"),
+    *("dulwich.porcelain", "dvc.cli.parser", "dvc.render", "dvc.repo.reproduce", "networkx", "scmrepo.git"),
     *("matplotlib.font_manager", "PIL.Image", "pydantic", "yaml", "zstandard"),
     *("mlflow", "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store"),
     *("mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.system_metrics.system_metrics_monitor"),
@@ -36,10 +38,11 @@ IMPORTED = [
 ]
 OF_TORCHVISION = ["segmentation_models_pytorch", "torchvision"]  # which fits the torch that is installed
 OWN = ("maskcast", "components", "pipelines", "tests")
-MODULES = ("kfp.dsl.executor_main", "maskcast")  # what KFP's local runner and maskcast itself start by `python -m`
+PROGRAMS = ("maskcast", "dvc")
+MODULES = ("kfp.dsl.executor_main", *PROGRAMS)  # what KFP's local runner and maskcast itself start by `python -m`
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
-words = sys.argv[1:] if {name!r} == "python3" else ["-m", "maskcast", *sys.argv[1:]]
+words = sys.argv[1:] if {name!r} == "python3" else ["-m", {name!r}, *sys.argv[1:]]
 if words[:1] != ["-c"] and (words[:1] != ["-m"] or words[1] not in {modules!r}):
     os.execv({python!r}, [{python!r}, *words])
 with socket.socket(socket.AF_UNIX) as server:
@@ -63,7 +66,7 @@ def warm(torch: Path | None = None) -> Iterator[Path]:
     with TemporaryDirectory(prefix="maskcast-", dir="/tmp") as folder:  # addresses of sockets are short
         address, programs = f"{folder}/socket", Path(folder, "bin")
         programs.mkdir()
-        for name in ("maskcast", "python3"):
+        for name in (*PROGRAMS, "python3"):
             script = CLIENT.format(python=sys.executable, name=name, modules=MODULES, address=address)
             (programs / name).write_text(script)
             (programs / name).chmod(0o755)
