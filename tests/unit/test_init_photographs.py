@@ -289,6 +289,26 @@ def test_masks_that_are_gifs_are_said(tmp_path: Path) -> None:
     assert any(warning.startswith(said) for warning in inspect_folder(tmp_path).warnings)
 
 
+@pytest.mark.parametrize(
+    ("frames", "masks"),
+    [("train", "train_masks"), ("Dataset1/imagesTr", "Dataset1/labelsTr"), ("one/images", "one/masks")],
+)
+@pytest.mark.parametrize(("tail", "mask_tail"), [("", "_mask"), ("_img", "_mask"), ("", "")])
+def test_photographs_of_one_folder_are_drawn_and_not_split_by_time(
+    frames: str, masks: str, tail: str, mask_tail: str, tmp_path: Path
+) -> None:
+    """Their names are in the order of their kinds, so the last ones are of one kind."""
+    names = [f"{kind}_{k}" for kind in ("ape", "bee", "cat") for k in (1, 5, 17, 103)]
+    photographs(tmp_path / "all", names, ((40, 64), (64, 40), (48, 48)))
+    for folder, ending, path in ((frames, tail, "images"), (masks, mask_tail, "masks")):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+        for file in (tmp_path / "all" / path).iterdir():
+            shutil.copy(file, tmp_path / f"raw/{folder}/{file.stem}{ending}{file.suffix}")
+    start = plan_params(tmp_path / "raw")
+    assert start.findings.source.get("split_by") is None
+    assert start.findings.source["splits"] == {"val": 0.2} and start.clips == {"train": 10, "val": 2}
+
+
 def test_many_photographs_in_folders_get_no_test(tmp_path: Path) -> None:
     for kind in ("cats", "dogs"):
         photographs(tmp_path, [str(k) for k in range(30)], ((40, 64), (64, 40)), folder=f"/{kind}")

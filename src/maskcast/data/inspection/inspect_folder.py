@@ -33,7 +33,12 @@ from maskcast.data.inspection.mask_values import add_mask_values
 from maskcast.data.inspection.measuring import measure_frames
 from maskcast.data.inspection.other_labels import other_labels_warnings
 from maskcast.data.inspection.pair_masks import NoSequenceError, pair_masks
-from maskcast.data.inspection.photographs import PROJECT_REASON, one_sequence_per_image, photographs_reason
+from maskcast.data.inspection.photographs import (
+    PROJECT_REASON,
+    one_sequence_per_image,
+    patterns_in_one_folder,
+    photographs_reason,
+)
 from maskcast.data.inspection.propose_splits import propose_splits
 from maskcast.data.inspection.widening import guess_in_folders, guess_in_frames, widen, widen_frames, widen_levels
 from maskcast.data.masks.rules import has_colours
@@ -290,6 +295,9 @@ def _inspect_patterns(
             images=one_sequence_per_image(guess.images),
             masks=guess.masks and one_sequence_per_image(guess.masks),
         )
+        (first, *others) = footage.values()
+        if alone == guess and not others and (patterns := patterns_in_one_folder(raw, first)) is not None:
+            alone = Guess(*patterns)
         return _inspect_patterns(label_files, alone, known, why)
     if why_alone and not why and any(one.masked for one in footage.values()):
         found.layout, found.photographs = "photographs with masks", why_alone

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import pairwise, permutations
+from itertools import pairwise, permutations, takewhile
 from pathlib import Path
 
 import cv2
@@ -76,6 +76,34 @@ def thumbnail(image_HWC: np.ndarray) -> np.ndarray:
 def difference(one: np.ndarray, other: np.ndarray) -> float:
     """Returns the mean difference of two thumbnails in grey levels."""
     return float(np.abs(one - other).mean())
+
+
+def patterns_in_one_folder(raw: Path, one: SequenceFiles) -> tuple[str, str] | None:
+    """Returns patterns of photographs, each a sequence, and of their masks; None if their names allow none.
+
+    Args:
+        raw: folder of the data.
+        one: the photographs, all in one folder, and their masks, which may have other texts behind their names.
+    """
+    pairs = [(one.frames.images[k], mask) for k, mask in one.masked.items()]
+    shared = [
+        len([*takewhile(lambda both: both[0] == both[1], zip(frame.stem, mask.stem, strict=False))])
+        for frame, mask in pairs
+    ]
+    patterns = [
+        {
+            (path.parent / f"{CLIP}{path.stem[length:]}{path.suffix}")
+            for path, length in zip(paths, shared, strict=True)
+        }
+        for paths in zip(*pairs, strict=True)
+    ]
+    if not all(shared) or [len(each) for each in patterns] != [1, 1]:
+        return None
+    (images,), (masks,) = patterns
+    tail = images.name.removeprefix(CLIP)
+    if any(path.parent != images.parent or not path.name.endswith(tail) for path in one.frames.images):
+        return None
+    return images.relative_to(raw).as_posix(), masks.relative_to(raw).as_posix()
 
 
 def one_sequence_per_image(pattern: str) -> str:
