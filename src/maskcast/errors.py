@@ -180,10 +180,15 @@ def _path_on_full_disk(error: BaseException, paths: Sequence[Path]) -> str:
 
 
 def _path_of(error: BaseException) -> str:
-    """Returns the path in an error, or an empty text; of two, as of a renamed file, the one that is missing."""
+    """Returns the path in an error, or an empty text; of two, as of a copied file, the one to mend.
+
+    A copy names its source first, but the disk of its target is what is full or read-only.
+    """
     name, target = getattr(error, "filename", None), getattr(error, "filename2", None)
-    if name is not None and target is not None and isinstance(error, FileNotFoundError) and os.path.lexists(name):
-        name = target
+    if name is not None and target is not None:
+        is_missing = isinstance(error, FileNotFoundError) and os.path.lexists(name)
+        if is_missing or getattr(error, "errno", None) in (*DISK_FULL_ERRNOS, errno.EROFS):
+            name = target
     return "" if name is None else os.fsdecode(name).removeprefix("file:")  # the prefix that FFmpeg is given
 
 

@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import subprocess
+from collections import deque
 from collections.abc import Callable
 from email.message import Message
 from io import BytesIO
@@ -33,6 +34,7 @@ from maskcast.runner.mlflow_errors import is_temporary
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import OutPath, stage
+from maskcast.runner.tracking import TrackedRun
 from maskcast.serving.video_writer import write_video
 from maskcast.storage.s3 import Bucket
 from maskcast.storage.transfer import PIECE, Item, Transfer
@@ -211,6 +213,29 @@ def test_an_error_with_two_paths_names_the_one_that_is_missing(tmp_path: Path) -
         line = f"^{tmp_path / missing}: cannot be read or written"
         with pytest.raises(MaskcastError, match=line), convert_system_errors():
             (tmp_path / name).rename(tmp_path / other)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_an_error_of_a_copy_names_the_disk_of_its_target(number: int) -> None:
+    with pytest.raises(MaskcastError, match=r"^full/copy: "), convert_system_errors():
+        raise OSError(number, os.strerror(number), "source", None, "full/copy")
+
+
+def test_a_full_folder_for_temporary_files_loses_a_picture_and_not_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "picture.png").write_bytes(bytes(1000))
+    (tmp_path / "spool").mkdir()
+    run = TrackedRun.__new__(TrackedRun)  # without the thread that sends
+    run._spool, run._num_files, run._files = tmp_path / "spool", 0, deque()
+    with full_disk(100):
+        run.file(tmp_path / "picture.png", "pictures")
+    assert capsys.readouterr().err == (
+        f"tracking: lost picture.png: no space left at {tmp_path}; free some, or set TMPDIR\n"
+    )
+    assert not run._files and not list((tmp_path / "spool").iterdir())
+    run.file(tmp_path / "picture.png", "pictures")
+    assert len(run._files) == 1
 
 
 def test_a_program_that_is_missing_is_said_as_such() -> None:

@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -238,7 +239,8 @@ def test_a_decision_that_was_killed_blocks_for_a_minute_alone(
     trail.tag(1, {"maskcast.outcome": "open"})  # as a process leaves it that is killed on its way
     with pytest.raises(MaskcastError, match=r"that is not complete \(promote version 1\); check"):
         Transaction("killed")
-    monkeypatch.setattr("maskcast.registry.promotion.ABANDONED_S", 0)
+    now = time.time() - 3600  # the clock was ahead when it was killed
+    monkeypatch.setattr("maskcast.registry.promotion.time", SimpleNamespace(time=lambda: now))
     assert promote("killed", "1", "", force=False).number == 1  # completed
     assert [each.outcome for each in decisions("killed")] == ["done"]
 

@@ -116,7 +116,7 @@ class Transaction:
         self.completed: Decision | None = None  # by this transaction
         last = next(iter(self.decisions()), None)
         if last is not None and last.outcome == "open":
-            if time.time() - last.created_ms / 1000 < ABANDONED_S:
+            if abs(time.time() - last.created_ms / 1000) < ABANDONED_S:  # a clock may have been ahead
                 raise MaskcastError(
                     f"{name}: conflict with a decision of {last.user} that is not complete ({last.action} version "
                     f"{last.version}); check `maskcast models list` in a minute and try again"

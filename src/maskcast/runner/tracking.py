@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
 
-from maskcast.errors import MaskcastError, one_line
+from maskcast.errors import MaskcastError, is_disk_full, one_line
 from maskcast.progress import log_if_slow, say
 from maskcast.reading import pluralize
 from maskcast.runner.mlflow_errors import error_text, is_mlflow_error, is_temporary, user_error
@@ -71,11 +71,17 @@ class TrackedRun:
         self._metrics.extend((name, value, now, step or 0) for name, value in named)
 
     def file(self, path: Path, folder: str) -> None:
-        """Queues a copy of a file, so that the stage may remove the original."""
+        """Queues a copy of a file, so that the stage may remove the original; a full disk loses the copy."""
         spool = self._spool / str(self._num_files)
-        spool.mkdir()
         self._num_files += 1
-        self._files.append((Path(shutil.copy(path, spool)), folder))
+        try:
+            spool.mkdir()
+            self._files.append((Path(shutil.copy(path, spool)), folder))
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            shutil.rmtree(spool, ignore_errors=True)
+            say(f"tracking: lost {path.name}: no space left at {self._spool.parent}; free some, or set TMPDIR")
 
     def outputs(self, paths: Mapping[str, Path]) -> None:
         """Records digests of the stage's outputs, by which later runs can be traced to this one."""
@@ -245,7 +251,7 @@ def _broken_marker() -> Path:
 
 def _is_recent(marker: Path) -> bool:
     try:
-        return time.time() - marker.stat().st_mtime < BROKEN_S
+        return abs(time.time() - marker.stat().st_mtime) < BROKEN_S  # a clock may have been ahead
     except OSError:
         return False
 
