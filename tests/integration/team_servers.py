@@ -19,6 +19,16 @@ from tests.servers import START_S, free_ports, wait_for_answer
 
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE = "mlflow"
+S3_HOST = "seaweedfs.invalid"
+# Only MLflow resolves this name, as only containers resolve compose's `seaweedfs`.
+RESOLVER = f"""
+import socket
+
+resolve = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *rest, **more: resolve(
+    "127.0.0.1" if host == "{S3_HOST}" else host, *rest, **more
+)
+"""
 
 
 class TeamServers:
@@ -26,9 +36,13 @@ class TeamServers:
 
     What MLflow gets is what its container gets: the command of the Dockerfile, the environment of compose.yaml and
     secrets from docker/env.sh; only the addresses differ.
+
+    Args:
+        s3_port: of the S3 server on this machine.
+        keys: environment with its keys.
     """
 
-    def __init__(self, s3: dict[str, str]) -> None:
+    def __init__(self, s3_port: int, keys: dict[str, str]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="maskcast-servers-"))  # pytest's are closed to other users
         self.folder.chmod(0o755)
         database, mlflow = free_ports(2)
@@ -36,11 +50,14 @@ class TeamServers:
         subprocess.run([ROOT / "docker/env.sh", self.folder / "env"], check=True, capture_output=True)
         lines = (self.folder / "env").read_text().splitlines()
         self.secrets = dict(line.split("=", 1) for line in lines)
-        own = {"PGHOST": "127.0.0.1", "PGPORT": str(database)} | s3
+        own = {"PGHOST": "127.0.0.1", "PGPORT": str(database)} | keys
+        own |= {"AWS_ENDPOINT_URL_S3": f"http://{S3_HOST}:{s3_port}", "PYTHONPATH": str(self.folder / "resolver")}
         own |= {"MLFLOW_AUTH_CONFIG_PATH": str(ROOT / "docker/mlflow-auth.ini"), "OMP_NUM_THREADS": "1"}
         own |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "AWS_"))}
         self._env = kept | _compose_environment(self.secrets) | own
+        (self.folder / "resolver").mkdir()
+        (self.folder / "resolver/sitecustomize.py").write_text(RESOLVER)
         self._database = self._start_database()
         self._mlflow: subprocess.Popen[bytes] | None = None
 

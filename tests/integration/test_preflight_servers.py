@@ -212,27 +212,43 @@ def test_mlflow_that_cannot_keep_runs_fails(kube, tmp_path, tracking_server):
 class LockedMlflow(Handler):
     """As much of MLflow as preflight asks for, behind a password."""
 
+    file = b""
+
     def do_GET(self) -> None:
-        self._answer({"experiment": {"experiment_id": "1"}})
+        is_file = self.path.endswith("/preflight.txt")
+        self._answer(type(self).file if is_file else {"experiment": {"experiment_id": "1"}})
 
     def do_POST(self) -> None:
         self._answer({"run": {"info": {"run_id": "r", "artifact_uri": "mlflow-artifacts:/1/r/artifacts"}}})
 
-    do_PUT = do_DELETE = do_GET
+    def do_PUT(self) -> None:
+        type(self).file = self._answer({})
 
-    def _answer(self, content: dict[str, Any]) -> None:
-        self.rfile.read(int(self.headers["Content-Length"] or 0))
+    do_DELETE = do_GET
+
+    def _answer(self, content: dict[str, Any] | bytes) -> bytes:
+        """Returns the body of the request."""
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         known = self.headers["Authorization"] == "Basic " + base64.b64encode(b"team:right").decode()
         self.send_response(200 if known else 401)
         self.end_headers()
-        self.wfile.write(json.dumps(content).encode() if known else b"You are not authenticated")
+        answer = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.wfile.write(answer if known else b"You are not authenticated")
+        return body
 
 
 class MlflowWithoutFiles(LockedMlflow):
-    """A server that hands no files out, as a proxy without their route has it."""
+    """A server that takes no files, as a proxy without their route has it."""
 
     def do_PUT(self) -> None:
         self.send_error(404)
+
+
+class MlflowThatLosesFiles(LockedMlflow):
+    """A server that takes files and hands out others, as a proxy with a cache has it."""
+
+    def do_PUT(self) -> None:
+        self._answer({})
 
 
 class NoMlflow(LockedMlflow):
@@ -246,6 +262,7 @@ class NoMlflow(LockedMlflow):
     ("kind", "expected"),
     [
         (MlflowWithoutFiles, "failed: .*MLflow returned 404 .* -> see its log"),
+        (MlflowThatLosesFiles, "failed: .*: data read back differs from data written -> fix the server"),
         (NoMlflow, "failed: .*: not a response of MLflow .missing key 'experiment'. -> fix MLFLOW_TRACKING_URI"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,12 +34,22 @@ from maskcast.stages.register_models import RegisterModels, register_models
 
 Run = Callable[..., dict[str, Any]]
 SERVERS = (Path(__file__).resolve().parents[2] / "docs/servers.md").read_text()
+TRANSFER = """
+from pathlib import Path
+from maskcast.runner.mlflow_client import download_files, new_client
+
+client, back = new_client(), Path("back")
+back.mkdir()
+run = client.create_run(client.create_experiment("transfer")).info.run_id
+client.log_artifact(run, "weights", "files")
+download_files(client, run, "files", back)
+"""
 TUTORIAL = (Path(__file__).resolve().parents[2] / "docs/tutorial.md").read_text()
 
 
 @pytest.fixture(scope="module")
 def servers(s3_endpoint: str) -> Iterator[TeamServers]:
-    servers = TeamServers({"AWS_ENDPOINT_URL_S3": s3_endpoint, **CREDENTIALS})
+    servers = TeamServers(int(s3_endpoint.rpartition(":")[2]), CREDENTIALS)
     try:
         servers.start()
         yield servers
@@ -76,6 +87,19 @@ def registering(folder: Path, name: str) -> Run:
         return json.loads((folder / output).read_text())
 
     return run
+
+
+@pytest.mark.usefixtures("ann")
+def test_mlflow_transfers_files_of_a_store_that_only_it_reaches(
+    accounts: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """MLflow offers addresses of S3 by itself; its client would ask them, for uploads from 500 MB on."""
+    (tmp_path / "weights").write_bytes(b"some of 500 MB")
+    environment = os.environ | accounts[0] | {"MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": "1"}
+    environment = {name: value for name, value in environment.items() if "PROXY_MULTIPART" not in name}
+    done = subprocess.run([sys.executable, "-c", TRANSFER], cwd=tmp_path, env=environment, timeout=300)
+    assert done.returncode == 0
+    assert (tmp_path / "back/files/weights").read_bytes() == b"some of 500 MB"
 
 
 @pytest.mark.usefixtures("ann")

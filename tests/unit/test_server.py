@@ -76,6 +76,21 @@ def test_no_host_is_told_of_a_run_unless_one_wants_it(
     assert asked in done.stdout
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "false"), ("true", "true")])
+def test_files_go_through_the_server_unless_one_wants_another_way(
+    monkeypatch: pytest.MonkeyPatch, new_tables: Callable[[Path], None], tmp_path: Path, given: str, expected: str
+) -> None:
+    new_tables(tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    names = [f"MLFLOW_ENABLE_PROXY_MULTIPART_{way}" for way in ("DOWNLOAD", "UPLOAD")]
+    for name in names:
+        monkeypatch.setenv(name, given or "")
+        if given is None:
+            monkeypatch.delenv(name)
+    new_client()
+    assert [os.environ[name] for name in names] == [expected] * 2
+
+
 def test_an_old_server_is_refused_wherever_it_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
     class Old(Handler):
         """Says its version, as MLflow does, and knows nothing else."""

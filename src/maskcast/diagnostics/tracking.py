@@ -16,6 +16,8 @@ from maskcast.runner.mlflow_run import EXPERIMENT
 from maskcast.runner.mlflow_uri import TRACKING_URI, database_file, is_server, redacted_uri, tracking_uri
 from maskcast.storage.s3 import open_bucket
 
+CONTENT = b"written by preflight; may be removed"
+
 
 def mlflow() -> Iterator[CheckResult]:
     """Yields a row on MLflow: a server stores a test run, which is deleted; a database opens and is writable."""
@@ -66,13 +68,12 @@ def check_writable(uri: str) -> None:
     Raises:
         MaskcastError: if any of this fails.
     """
-    name, content = f"maskcast-preflight-{uuid4().hex}", b"written by preflight; may be removed"
+    name = f"maskcast-preflight-{uuid4().hex}"
     with open_bucket(uri) as bucket:
-        bucket.write(name, content)
+        bucket.write(name, CONTENT)
         read = bucket.read(name)
         bucket.remove(name)
-    if read != content:
-        raise MaskcastError(f"{uri}: data read back differs from data written; fix the server")
+    _check_equal(uri, read)
 
 
 def _version(server: MlflowApi) -> str:
@@ -85,12 +86,14 @@ def _version(server: MlflowApi) -> str:
 
 
 def _check_file_storage(server: MlflowApi, artifact_uri: str) -> None:
-    """Writes a test file to a run's artifact location, and removes it."""
+    """Writes a test file to a run's artifact location, reads it back and removes it."""
     address = urlsplit(artifact_uri)
     if address.scheme == "mlflow-artifacts":
         path = f"/api/2.0/mlflow-artifacts/artifacts/{address.path.strip('/')}/preflight.txt"
-        server.request("PUT", path, data=b"written by preflight; may be removed")
+        server.request("PUT", path, data=CONTENT)
+        read = server.request("GET", path).content
         server.request("DELETE", path)
+        _check_equal(server.shown, read)
     elif address.scheme == "s3":
         check_writable(artifact_uri)
     else:
@@ -98,3 +101,8 @@ def _check_file_storage(server: MlflowApi, artifact_uri: str) -> None:
             f"{server.shown}: files of runs are stored in {artifact_uri}, which pods cannot write; "
             "start the server with --artifacts-destination"
         )
+
+
+def _check_equal(place: str, read: bytes) -> None:
+    if read != CONTENT:
+        raise MaskcastError(f"{place}: data read back differs from data written; fix the server")
