@@ -19,6 +19,7 @@ from tests.servers import START_S, free_ports, wait_for_answer
 
 ROOT = Path(__file__).resolve().parents[2]
 DATABASE = "mlflow"
+SERVER_NAME = "mlflow.example.com"  # docs/servers.md
 S3_HOST = "seaweedfs.invalid"
 # Only MLflow resolves this name, as only containers resolve compose's `seaweedfs`.
 RESOLVER = f"""
@@ -55,7 +56,7 @@ class TeamServers:
         own |= {"MLFLOW_AUTH_CONFIG_PATH": str(ROOT / "docker/mlflow-auth.ini"), "OMP_NUM_THREADS": "1"}
         own |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "AWS_"))}
-        self._env = kept | _compose_environment(self.secrets) | own
+        self._env = kept | _compose_environment(self.secrets | {"MLFLOW_SERVER_NAME": SERVER_NAME}) | own
         (self.folder / "resolver").mkdir()
         (self.folder / "resolver/sitecustomize.py").write_text(RESOLVER)
         self._database = self._start_database()

@@ -14,6 +14,7 @@ from typing import Any
 import boto3
 import mlflow
 import pytest
+import requests
 import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
@@ -22,7 +23,7 @@ from tests.conftest import moving_squares
 from tests.integration.conftest import CREDENTIALS
 from tests.integration.project import Project
 from tests.integration.promoters import promote_at_once
-from tests.integration.team_servers import TeamServers
+from tests.integration.team_servers import SERVER_NAME, TeamServers
 from tests.integration.workshop import NO_BASELINE, Workshop
 
 from maskcast.__main__ import main
@@ -100,6 +101,38 @@ def test_mlflow_transfers_files_of_a_store_that_only_it_reaches(
     done = subprocess.run([sys.executable, "-c", TRANSFER], cwd=tmp_path, env=environment, timeout=300)
     assert done.returncode == 0
     assert (tmp_path / "back/files/weights").read_bytes() == b"some of 500 MB"
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "expected"),
+    [
+        (SERVER_NAME, f"https://{SERVER_NAME}", 200),  # behind TLS on 443 neither has a port
+        (f"{SERVER_NAME}:5000", f"http://{SERVER_NAME}:5000", 200),
+        ("localhost:5000", "http://localhost:5000", 200),
+        (SERVER_NAME, "https://other.example.com", "Cross-origin request blocked"),
+        (SERVER_NAME, f"https://{SERVER_NAME}.example.org", "Cross-origin request blocked"),
+        ("other.example.com", f"https://{SERVER_NAME}", "Invalid Host header"),
+    ],
+)
+def test_a_browser_may_search_at_the_server_s_name(
+    servers: TeamServers, accounts: list[dict[str, str]], host: str, origin: str, expected: int | str
+) -> None:
+    user = (accounts[0]["MLFLOW_TRACKING_USERNAME"], accounts[0]["MLFLOW_TRACKING_PASSWORD"])
+    response = requests.post(
+        f"{servers.uri}/ajax-api/2.0/mlflow/runs/search",
+        auth=user,
+        headers={"Host": host, "Origin": origin},
+        json={"experiment_ids": []},
+        timeout=60,
+    )
+    if expected == 200:
+        assert response.status_code == 200, response.text
+    else:
+        assert (response.status_code, str(expected) in response.text) == (403, True)
+
+
+def test_the_documented_name_is_that_of_the_tests() -> None:
+    assert f"\nMLFLOW_SERVER_NAME={SERVER_NAME}\n" in SERVERS
 
 
 @pytest.mark.usefixtures("ann")

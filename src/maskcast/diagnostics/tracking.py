@@ -103,6 +103,6 @@ def _check_file_storage(server: MlflowApi, artifact_uri: str) -> None:
         )
 
 
-def _check_equal(place: str, read: bytes) -> None:
+def _check_equal(place: str, read: bytes | None) -> None:
     if read != CONTENT:
         raise MaskcastError(f"{place}: data read back differs from data written; fix the server")
