@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,6 +14,11 @@ from maskcast.errors import MaskcastError, one_line
 from maskcast.runner.kube import api_message
 
 TIMEOUT_S = (5, 10)  # seconds to connect, to read
+DEFAULT_FILE = "~/.kube/config"
+
+
+class NoClusterError(MaskcastError):
+    """There is no kubeconfig."""
 
 
 class ForbiddenError(NotCheckedError):
@@ -23,7 +29,8 @@ def connect() -> client.ApiClient:
     """Returns a client for the cluster of KUBECONFIG's current context or, in a pod, for its own cluster.
 
     Raises:
-        MaskcastError: if no cluster is configured.
+        NoClusterError: there is no kubeconfig.
+        MaskcastError: a kubeconfig is given, but cannot be used.
     """
     configuration = client.Configuration()
     configuration.retries = 0
@@ -34,8 +41,12 @@ def connect() -> client.ApiClient:
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
+            if not file and not Path(DEFAULT_FILE).expanduser().exists():
+                raise NoClusterError(
+                    f"no kubeconfig ({DEFAULT_FILE}); set KUBECONFIG, or log in to a cluster"
+                ) from None
             raise MaskcastError(
-                f"{file or '~/.kube/config'}: no cluster configured ({error}); set KUBECONFIG, or log in to one"
+                f"{file or DEFAULT_FILE}: no cluster configured ({error}); set KUBECONFIG, or log in to one"
             ) from None
     return client.ApiClient(configuration)
 

@@ -83,6 +83,26 @@ def require_reachable(subject: Subject, variables: Sequence[str], authority: str
         )
 
 
+def require_secrets(subject: Subject, variables: Sequence[str]) -> None:
+    """Ends the check of a server whose credentials only pods have, in a secret that cannot be read from here.
+
+    Args:
+        subject: what is checked.
+        variables: variables of the credentials.
+
+    Raises:
+        NotCheckedError: says how to check it from this machine.
+    """
+    if any(name in os.environ for name in variables):
+        return
+    for secret, keys in subject.cluster.secrets.items():
+        if missing := [name for name in variables if name in keys]:
+            raise NotCheckedError(
+                f"only pods have {' and '.join(missing)}, in the secret {secret}; to check it, set them on this "
+                "machine"
+            )
+
+
 def _is_mounted(subject: Subject, value: str) -> bool:
     """Whether a value is the path of a file that `files` mounts into pods."""
     return any(PurePosixPath(value).is_relative_to(folder) for folder in subject.cluster.files)

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
+import boto3
 import yaml
+from botocore.exceptions import BotoCoreError
 from kubernetes import client
 
 from maskcast.diagnostics.checks import CheckResult, NotCheckedError
@@ -15,7 +17,7 @@ from maskcast.reading import pluralize
 from maskcast.storage.s3 import open_bucket
 from maskcast.storage.store import INCOMPLETE, local_path
 from pipelines.client.checks import Subject
-from pipelines.client.checks.pod_environment import require_reachable
+from pipelines.client.checks.pod_environment import require_reachable, require_secrets
 from pipelines.client.kube import call_api
 from pipelines.client.manifests import store_secrets
 
@@ -31,7 +33,7 @@ def artifacts(subject: Subject) -> Iterator[CheckResult]:
         return
     if not root.startswith("s3://"):
         raise NotCheckedError(f"{root}: only s3:// can be checked from here")
-    require_reachable(subject, S3_ENDPOINTS, "AWS_CA_BUNDLE")
+    _require_s3(subject)
     check_writable(root)
     yield CheckResult("artifacts", "ok", f"{root} is writable")
 
@@ -80,7 +82,7 @@ def data(subject: Subject) -> Iterator[CheckResult]:
     if uri == "synthetic":
         yield CheckResult("data", "ok", "synthetic: made by prepare_clips")
     elif uri.startswith("s3://"):
-        require_reachable(subject, S3_ENDPOINTS, "AWS_CA_BUNDLE")
+        _require_s3(subject)
         yield CheckResult("data", "ok", f"{uri}: {_stored(uri)}")
     elif uri.startswith("dvc:") and GIT_URL.match(uri.removeprefix("dvc:")):
         yield CheckResult("data", "ok", f"{uri}: {_in_remote(uri)}")
@@ -89,6 +91,17 @@ def data(subject: Subject) -> Iterator[CheckResult]:
     else:
         remedy = "copy it to s3:// or use dvc:<Git URL>#<path>, and set fetch_dataset.uri"
         yield CheckResult("data", "failed", f"{uri}: pods cannot read this machine's files", remedy)
+
+
+def _require_s3(subject: Subject) -> None:
+    """Ends the check of S3 where only pods can reach it, or have keys."""
+    require_reachable(subject, S3_ENDPOINTS, "AWS_CA_BUNDLE")
+    try:
+        has_keys = boto3.Session().get_credentials() is not None
+    except BotoCoreError:  # the access itself says what is wrong
+        has_keys = True
+    if not has_keys:
+        require_secrets(subject, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
 
 def _is_below(folder: str, uri: str) -> bool:

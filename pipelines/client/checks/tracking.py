@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 from maskcast.diagnostics import tracking
 from maskcast.diagnostics.checks import CheckResult, NotCheckedError
-from maskcast.runner.mlflow_uri import TRACKING_URI, is_server
+from maskcast.runner.mlflow_uri import TRACKING_TOKEN, TRACKING_URI, is_server
 from pipelines.client.checks import Subject
-from pipelines.client.checks.pod_environment import require_reachable
+from pipelines.client.checks.pod_environment import require_reachable, require_secrets
+
+CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", TRACKING_TOKEN)
 
 
 def mlflow(subject: Subject) -> Iterator[CheckResult]:
@@ -23,4 +25,5 @@ def mlflow(subject: Subject) -> Iterator[CheckResult]:
     uri = os.environ.get(TRACKING_URI, "")
     if not is_server(uri):
         raise NotCheckedError(f"{uri or TRACKING_URI}: only http:// and https:// can be checked from here")
+    require_secrets(subject, CREDENTIALS)
     yield from tracking.mlflow()
