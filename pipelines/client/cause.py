@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from kfp_server_api.models import V2beta1Run
-from kubernetes.client import CoreV1Api
+from kubernetes.client import CoreV1Api, V1Pod
 
-from maskcast.runner.pod_status import is_queued, waiting_reason
+from maskcast.runner.pod_status import is_queued, starting_since, waiting_reason
 from pipelines.client.connection import Client
 from pipelines.client.pods import RunPods, StagePod, error_line, executors, failure_reason, is_loop
-from pipelines.client.stage_logs import StageLogs
-from pipelines.client.stages import StageState, run_state, stage_states, task_nodes
+from pipelines.client.stage_logs import DRIVER_FAILED, StageLogs
+from pipelines.client.stages import THE_RUN, StageState, driver_failed, run_state, stage_states
 from pipelines.pod_metadata import QUEUE_LABEL
 
 QUEUED = "admission by its queue"
@@ -32,6 +32,16 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Cause:
+    """Why a run failed."""
+
+    why: str
+    """E.g. ``train_masker: exceeded its timeout_s``."""
+    has_log: bool
+    """Whether there is something that `maskcast pipeline logs` could print."""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The state of a run at one moment.
 
@@ -41,6 +51,7 @@ class Snapshot:
         pods: pods that still exist, the oldest first.
         last: the last pod of each task, including drivers.
         waiting: what tasks wait for.
+        hidden: why pods could not be listed, so that nothing is known of them; None if they could.
     """
 
     run: V2beta1Run
@@ -48,6 +59,7 @@ class Snapshot:
     pods: Sequence[StagePod]
     last: Mapping[str, StagePod]
     waiting: Mapping[str, Waiting]
+    hidden: str | None
 
     @property
     def names(self) -> dict[str, str]:
@@ -60,22 +72,17 @@ def snapshot(run: V2beta1Run, names: Mapping[str, str], reach: RunPods) -> Snaps
     pods = reach.pods()
     waiting: dict[str, Waiting] = {}
     for each in _last_attempts(pods):
-        if each.pod.status.phase != "Pending":
-            continue
-        why = QUEUED if is_queued(each.pod) else waiting_reason(each.pod)
-        since = each.pod.metadata.creation_timestamp
-        if why is not None and datetime.now(UTC) - since >= PATIENCE:
-            of_queue = QUEUE_LABEL in (each.pod.metadata.labels or {})
+        if each.pod.status.phase == "Pending" and (found := _waiting(each.pod, reach)):
             # Of the items of a loop, the one that has waited longest.
-            waiting.setdefault(each.loop or each.task, Waiting(why, since, why is QUEUED, of_queue))
-    return Snapshot(run, stage_states(run, names), pods, {each.task: each for each in pods}, waiting)
+            waiting.setdefault(each.loop or each.task, found)
+    return Snapshot(run, stage_states(run, names), pods, {each.task: each for each in pods}, waiting, reach.hidden)
 
 
-def cause(client: Client, at: Snapshot, api: CoreV1Api | None) -> str | None:
-    """Returns why a run failed, e.g. ``train_masker: exceeded its timeout_s``, or None if it did not fail.
+def cause(client: Client, at: Snapshot, api: CoreV1Api | None) -> Cause | None:
+    """Returns why a run failed, or None if it did not fail.
 
-    The reason is taken from the stage's pod, else from its log, from any source. If both are lost, the line says
-    so.
+    The reason is taken from the stage's pod, else from its log, from any source. If both are lost or cannot be
+    seen, it says so.
 
     Raises:
         MaskcastError: Kubeflow is unreachable.
@@ -83,19 +90,33 @@ def cause(client: Client, at: Snapshot, api: CoreV1Api | None) -> str | None:
     run, names = at.run, at.names
     if run_state(run) != "FAILED":
         return None
-    logs = StageLogs(client, run, at.pods, api)
+    logs = StageLogs(client, run, at.pods, api, at.hidden)
     for stage in at.stages:
         if stage.state == "FAILED":
-            return f"{stage.name}: {_of_stage(logs, stage.task)}"
-    failed = {node.display_name for node in task_nodes(run) if node.state == "FAILED"}
+            why = _of_stage(logs, stage.task)
+            return Cause(f"{stage.name}: {why or logs.missing(stage.task)}", has_log=why is not None)
     for task in ["root", *names]:
-        if f"{task}-driver" in failed:
-            what = names.get(task, "the run")
-            return f"{what}: kfp's driver failed: {_of_driver(logs, task)}"
-    return (run.error and run.error.message) or None
+        if driver_failed(run, task):
+            what, why = names.get(task, THE_RUN), _of_driver(logs, task)
+            return Cause(f"{what}: {DRIVER_FAILED}: {why or logs.missing_driver(task)}", has_log=why is not None)
+    return Cause(run.error.message, has_log=False) if run.error and run.error.message else None
 
 
-def _of_stage(logs: StageLogs, task: str) -> str:
+def _waiting(pod: V1Pod, reach: RunPods) -> Waiting | None:
+    """Returns what a pod has waited for, longer than its start normally takes; None for nothing."""
+    since: datetime = pod.metadata.creation_timestamp
+    why = QUEUED if is_queued(pod) else waiting_reason(pod)
+    starting = why is None
+    if starting:
+        since = starting_since(pod) or datetime.now(UTC)
+    if datetime.now(UTC) - since < PATIENCE:
+        return None
+    if starting:  # events alone say what is missing, e.g. a volume
+        why = ": ".join(filter(None, ["containers are being created", reach.last_warning(pod)]))
+    return Waiting(str(why), since, why is QUEUED, QUEUE_LABEL in (pod.metadata.labels or {}))
+
+
+def _of_stage(logs: StageLogs, task: str) -> str | None:
     if is_loop(task):
         return _of_loop(logs, task)
     pods = executors(logs.pods, task)
@@ -107,15 +128,16 @@ def _of_stage(logs: StageLogs, task: str) -> str:
         return error_line(text) or "no error in its log"
     driver = logs.of_driver(task)
     if driver is not None and (why := error_line(driver)):
-        return f"kfp's driver failed: {why}"
-    return "its pod was deleted, and its log is lost"
+        return f"{DRIVER_FAILED}: {why}"
+    return None
 
 
 def _of_loop(logs: StageLogs, loop: str) -> str:
     for each in _last_attempts(logs.pods):
         if loop in (each.loop, each.task) and (why := failure_reason(each.pod, logs.of_pod(each))):
             return f"{each.task.replace('-', '_')} in pod {each.name}: {why}"
-    return "one of its tasks failed, whose pod was deleted; Kubeflow's page of the run shows which"
+    what = "is not visible" if logs.hidden else "was deleted"
+    return f"one of its tasks failed, whose pod {what}; Kubeflow's page of the run shows which"
 
 
 def _last_attempts(pods: Sequence[StagePod]) -> list[StagePod]:
@@ -124,9 +146,9 @@ def _last_attempts(pods: Sequence[StagePod]) -> list[StagePod]:
     return [each for each in pods if newest[each.task, each.item] is each]
 
 
-def _of_driver(logs: StageLogs, task: str) -> str:
+def _of_driver(logs: StageLogs, task: str) -> str | None:
     text = logs.of_driver(task)
     pod = next((each for each in reversed(logs.pods) if each.driver and each.task == task), None)
     if pod and (why := failure_reason(pod.pod, text)):
         return why
-    return (text and error_line(text)) or "its pod was deleted, and its log is lost; see the pods of ml-pipeline"
+    return text and (error_line(text) or "no error in its log")

@@ -43,7 +43,7 @@ def connect() -> client.ApiClient:
         except config.ConfigException:
             if not file and not Path(DEFAULT_FILE).expanduser().exists():
                 raise NoClusterError(
-                    f"no kubeconfig ({DEFAULT_FILE}); set KUBECONFIG, or log in to a cluster"
+                    f"no kubeconfig: {DEFAULT_FILE} does not exist; set KUBECONFIG, or log in to a cluster"
                 ) from None
             raise MaskcastError(
                 f"{file or DEFAULT_FILE}: no cluster configured ({error}); set KUBECONFIG, or log in to one"

@@ -10,6 +10,7 @@ import io
 import sys
 from collections.abc import Sequence
 
+from kfp_server_api.models import V2beta1Run
 from kubernetes.client import CoreV1Api
 from urllib3.exceptions import HTTPError
 
@@ -18,9 +19,10 @@ from maskcast.progress import say
 from pipelines.client import kube
 from pipelines.client.connection import add_run, connect
 from pipelines.client.pods import MAIN, RunPods, StagePod, cached_run_id, executors, is_loop
-from pipelines.client.stage_logs import Filter, StageLogs, stage_output
-from pipelines.client.stages import StageState, stage_states, task_names
+from pipelines.client.stage_logs import DRIVER_FAILED, Filter, StageLogs, stage_output
+from pipelines.client.stages import THE_RUN, StageState, driver_failed, stage_states, task_names
 
+ROOT = "root"  # kfp's name of the run's own task
 RAN = ("RUNNING", "SUCCEEDED", "FAILED", "CANCELED")
 
 
@@ -44,20 +46,24 @@ def run(args: argparse.Namespace) -> int:
         access = RunPods.of(client, run_details)
         try:
             pods = access.pods()
-            stage = _choose(stages, pods, args.stage)
+            stage = _choose(run_details, stages, pods, args.stage)
             stage_pods = executors(pods, stage.task)
             is_active = bool(stage_pods) and stage_pods[-1].pod.status.phase in ("Pending", "Running")
             if args.follow and access.api and is_active:
                 _follow(access.api, stage.name, stage_pods[-1], args.all)
             else:
-                _print(StageLogs(client, run_details, pods, access.api), stage, args.all)
+                _print(StageLogs(client, run_details, pods, access.api, access.hidden), stage, args.all)
         except MaskcastError as error:
             raise MaskcastError(f"{error}; or see {client.page(args.run_id)}") from None
     return 0
 
 
-def _choose(stages: Sequence[StageState], pods: Sequence[StagePod], wanted: str | None) -> StageState:
+def _choose(
+    run: V2beta1Run, stages: Sequence[StageState], pods: Sequence[StagePod], wanted: str | None
+) -> StageState:
     """Returns the stage to show: the requested one, the first failed one, or the last started one.
+
+    A run whose own driver failed has started none; its driver is shown.
 
     Raises:
         MaskcastError: if there is no stage with this name, or none has started.
@@ -74,6 +80,8 @@ def _choose(stages: Sequence[StageState], pods: Sequence[StagePod], wanted: str 
     last = {each.task: each.pod.status.phase for each in pods if not each.driver}
     failed = [each for each in stages if each.state == "FAILED" or last.get(each.task) == "Failed"]
     started = [each for each in stages if each.state in RAN or each.task in last]
+    if not started and driver_failed(run, ROOT):
+        return StageState(THE_RUN, ROOT, "FAILED")
     if not started:
         raise MaskcastError("no stage of the run has started")
     order = list(last)
@@ -84,6 +92,10 @@ def _choose(stages: Sequence[StageState], pods: Sequence[StagePod], wanted: str 
 
 def _print(logs: StageLogs, stage: StageState, everything: bool) -> None:
     attempts = logs.of(stage.task) if stage.state in RAN or executors(logs.pods, stage.task) else []
+    if not attempts and driver_failed(logs.run, stage.task) and (text := logs.of_driver(stage.task)) is not None:
+        say(f"{stage.name}, of kfp's driver")
+        sys.stdout.write(text)
+        return
     if not attempts:
         raise MaskcastError(f"{stage.name}: {_missing_reason(logs, stage)}")
     for log in attempts:
@@ -102,7 +114,10 @@ def _missing_reason(logs: StageLogs, stage: StageState) -> str:
         return f"it is {stage.state} and has no log"
     if is_loop(stage.task):
         return "it is a loop and has no log of its own; the page of the run has those of its tasks"
-    return "its pod was deleted, and its log was not kept"
+    why = f" ({logs.hidden})" if logs.hidden else ""
+    if driver_failed(logs.run, stage.task):
+        return f"{DRIVER_FAILED}: {logs.missing_driver(stage.task)}{why}"
+    return f"{logs.missing(stage.task)}{why}"
 
 
 def _follow(api: CoreV1Api, stage: str, pod: StagePod, everything: bool) -> None:

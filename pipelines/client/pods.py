@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from kfp_server_api.models import V2beta1Run
-from kubernetes.client import CoreV1Api, V1Pod
+from kubernetes.client import CoreV1Api, CoreV1Event, V1Pod
 
 from maskcast.errors import MaskcastError
 from maskcast.runner.pod_status import waiting_reason
@@ -42,7 +43,7 @@ class StagePod:
         return str(self.pod.metadata.name)
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunPods:
     """Access to the pods of a run, if available.
 
@@ -50,11 +51,13 @@ class RunPods:
         run_id: id of the run.
         namespace: namespace of the run.
         api: None without a kubeconfig.
+        hidden: why the pods could not be listed last time, with the remedy; None if they could.
     """
 
     run_id: str
     namespace: str
     api: CoreV1Api | None
+    hidden: str | None = None
 
     @classmethod
     def of(cls, client: Client, run: V2beta1Run) -> "RunPods":
@@ -62,19 +65,33 @@ class RunPods:
         namespace = client.namespace_of(run)
         try:
             return cls(run.run_id, namespace, CoreV1Api(kube.connect()))
-        except MaskcastError:
-            return cls(run.run_id, namespace, None)
+        except MaskcastError as error:
+            return cls(run.run_id, namespace, None, str(error))
 
     def pods(self) -> list[StagePod]:
-        """Returns the pods that still exist, the oldest first; empty if the API is not available."""
+        """Returns the pods that still exist, the oldest first; empty if they cannot be listed (see `hidden`)."""
         if self.api is None:
             return []
         label = f"pipeline/runid={self.run_id}"
         try:
             found = kube.call_api(self.api.list_namespaced_pod, self.namespace, label_selector=label)
-        except MaskcastError:
+        except MaskcastError as error:
+            self.hidden = str(error)
             return []
+        self.hidden = None
         return by_age(found.items if found else [])
+
+    def last_warning(self, pod: V1Pod) -> str | None:
+        """Returns the newest warning among the events of a pod; None without one, or if they cannot be listed."""
+        selector = f"involvedObject.name={pod.metadata.name},type=Warning"
+        if self.api is None:
+            return None
+        try:
+            found = kube.call_api(self.api.list_namespaced_event, self.namespace, field_selector=selector)
+        except MaskcastError:
+            return None
+        newest = max(found.items if found else [], key=_time_of, default=None)
+        return f"{newest.reason}: {' '.join((newest.message or '').split())}" if newest else None
 
 
 def by_age(pods: Iterable[V1Pod]) -> list[StagePod]:
@@ -183,6 +200,10 @@ def error_line(log: str) -> str | None:
     # kfp's driver writes klog: F1126 08:59:45.123456   15 main.go:79] what went wrong
     fatal = re.findall(r"^F\d{4} [\d:.]+ +\d+ \S+\] (.+)$", log, re.MULTILINE)
     return str(fatal[-1]).strip() if fatal else None
+
+
+def _time_of(event: CoreV1Event) -> datetime:
+    return event.last_timestamp or event.event_time or event.metadata.creation_timestamp
 
 
 def _stage_pod(pod: V1Pod) -> StagePod | None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from kfp_server_api.models import V2beta1Run
@@ -20,6 +20,8 @@ HEADER = re.compile(
     r"|time=\S+ level=\w+ msg="  # Argo's executor
     r"|\[KFP Executor [\d-]+ [\d:,]+ \w+\]: "
 )
+
+DRIVER_FAILED = "kfp's driver failed"
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,29 @@ class StageLogs:
         run: the run.
         pods: its pods that still exist.
         api: the Kubernetes API, or None if it is not available.
+        hidden: why pods could not be listed (see `RunPods`).
     """
 
     client: Client
     run: V2beta1Run
     pods: Sequence[StagePod]
     api: CoreV1Api | None
+    hidden: str | None
+    unread: dict[str, str] = field(default_factory=dict)
+    """Why logs of pods that exist could not be read, by name of the pod."""
+
+    def missing(self, task: str) -> str:
+        """Returns what to say of a task without a log."""
+        for each in reversed(self.pods):
+            if each.task == task and each.name in self.unread:
+                return f"the log of pod {each.name} cannot be read ({self.unread[each.name]})"
+        if self.hidden:
+            return "its pod is not visible, and Kubeflow's archive has no log"
+        return "its pod was deleted, and its log is lost"
+
+    def missing_driver(self, task: str) -> str:
+        """Returns what to say of a task whose driver has no log."""
+        return f"{self.missing(task)}; see the pods of ml-pipeline"
 
     def of(self, task: str) -> list[Log]:
         """Returns the log of each attempt of a task, in order; attempts without a log are left out.
@@ -95,7 +114,8 @@ class StageLogs:
                 container=MAIN,
                 _preload_content=False,
             )
-        except MaskcastError:  # for a container that never started, the API answers with status 400
+        except MaskcastError as error:  # for a container that never started, the API answers with status 400
+            self.unread[pod.name] = str(error)
             return None
         return None if answer is None else str(answer.data.decode("utf-8", "replace"))
 

@@ -11,6 +11,8 @@ from kfp_server_api.models import V2beta1PipelineTaskDetail, V2beta1Run
 
 from pipelines.client.connection import Client
 
+THE_RUN = "the run"
+"""Name in messages of what is of no stage."""
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 
 
@@ -39,6 +41,11 @@ def stage_states(run: V2beta1Run, names: Mapping[str, str]) -> list[StageState]:
 def task_nodes(run: V2beta1Run) -> list[V2beta1PipelineTaskDetail]:
     """Returns the server's tasks of a run, which are Argo's nodes: several per stage."""
     return (run.run_details and run.run_details.task_details) or []
+
+
+def driver_failed(run: V2beta1Run, task: str) -> bool:
+    """Whether kfp's driver of a task, or of the run (`root`), failed."""
+    return any(node.display_name == f"{task}-driver" and node.state == "FAILED" for node in task_nodes(run))
 
 
 def run_state(run: V2beta1Run) -> str:

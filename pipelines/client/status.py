@@ -13,7 +13,7 @@ from pipelines.client.connection import add_run, connect
 from pipelines.client.pods import RunPods
 from pipelines.client.scores import Scores
 from pipelines.client.stages import run_state, task_names
-from pipelines.client.watch import exit_code, outcome, stage_table
+from pipelines.client.watch import exit_code, not_visible, outcome, stage_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,5 +36,7 @@ def run(args: argparse.Namespace) -> int:
         pods, console = RunPods.of(client, found), Console()
         at = snapshot(found, task_names(client, found), pods)
         console.print(stage_table(at, Scores(args.run_id).by_stage(), console.width))
+        if at.hidden:
+            print(not_visible(at.hidden))
         print(outcome(client, at, pods.api), client.page(args.run_id), sep="\n")
         return exit_code(run_state(at.run))

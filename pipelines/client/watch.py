@@ -95,15 +95,21 @@ def stage_table(at: Snapshot, scores: Mapping[str, str], width: int) -> Table:
 
 
 def outcome(client: Client, at: Snapshot, api: CoreV1Api | None) -> str:
-    """Returns one line with the state of a run; for a failed run also the reason and the command for its log.
+    """Returns one line with the state of a run; for a failed run also the reason, and the command for a log.
 
     Raises:
         MaskcastError: if the server does not answer.
     """
     line = f"{at.run.display_name}: {run_state(at.run)} {format_duration(run_took(at.run))}".rstrip()
-    if why := cause(client, at, api):
-        return f"{line}; {why}. Log: {client.command('logs', at.run.run_id)}"
+    if found := cause(client, at, api):
+        log = f" Log: {client.command('logs', at.run.run_id)}" if found.has_log else ""
+        return f"{line}; {found.why}.{log}"
     return line
+
+
+def not_visible(hidden: str) -> str:
+    """Returns the line that says why nothing is known of the pods of a run."""
+    return f"pods are not visible ({hidden}): waiting pods and causes are not shown"
 
 
 def exit_code(state: str) -> int:
@@ -115,8 +121,12 @@ def _wait(client: Client, run: V2beta1Run, names: Mapping[str, str], pods: RunPo
     """Shows the state of a run repeatedly, until the run ends or is stuck."""
     outside_queue: dict[str, datetime] = {}
     queued: set[str] = set()
+    was_hidden = False
     while True:
         at, now = snapshot(run, names, pods), datetime.now(UTC)
+        if at.hidden and not was_hidden:  # its text may differ each time
+            say(not_visible(at.hidden))
+        was_hidden = at.hidden is not None
         show(at)
         queued |= {task for task, each in at.waiting.items() if each.in_queue}
         outside_queue = {  # pods do not state when their queue admitted them

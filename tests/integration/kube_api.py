@@ -20,6 +20,7 @@ TOKEN = "token-of-alice"
 KINDS = {
     "nodes": "V1Node",
     "pods": "V1Pod",
+    "events": "CoreV1Event",
     "namespaces": "V1Namespace",
     "secrets": "V1Secret",
     "configmaps": "V1ConfigMap",
@@ -121,6 +122,13 @@ def check_service(service: Any) -> None:
         kubernetes_validate.validate(body, VERSION, strict=True)
 
 
+def _is_selected(thing: Any, query: str) -> bool:
+    """Whether an event is one that a field selector asks for."""
+    (selector,) = parse_qs(query).get("fieldSelector", [""])
+    wanted = dict(each.split("=") for each in selector.split(",") if each)
+    return not wanted or wanted == {"involvedObject.name": thing.involved_object.name, "type": thing.type}
+
+
 def _definition(*, canary: bool) -> Any:
     spec: Any = {"type": "object", "properties": {"predictor": {"type": "object"}}}
     if canary:
@@ -156,6 +164,7 @@ def kube_api() -> Iterator[KubeApi]:
                     selector = parse_qs(urlsplit(self.path).query).get("labelSelector", [])
                     wanted = dict(each.split("=") for each in selector)
                     found = [each for each in found if wanted.items() <= (each.metadata.labels or {}).items()]
+                    found = [each for each in found if _is_selected(each, urlsplit(self.path).query)]
                     self._answer(200, {"items": found})
                 elif plural == "log" and (pieces := state.logs.get(path.split("/")[-2])) is not None:
                     self._send_log(pieces if "follow=True" in self.path else pieces[:1])

@@ -107,7 +107,7 @@ def test_a_log_that_is_nowhere_is_said_with_the_way_to_the_ui(
     del kube.logs["wf-1"]
     gone = pipelines("logs", run_id)
     assert gone.code == 2
-    assert gone.err.endswith(f"error: train_masker: its pod was deleted, and its log was not kept; {page}")
+    assert gone.err.endswith(f"error: train_masker: its pod was deleted, and its log is lost; {page}")
 
 
 def test_without_kubernetes_the_logs_are_where_the_run_left_them(
@@ -122,7 +122,8 @@ def test_without_kubernetes_the_logs_are_where_the_run_left_them(
     }
     nowhere = pipelines("logs", run_id)
     assert nowhere.code == 2
-    assert "its pod was deleted, and its log" in nowhere.err
+    assert "train_masker: its pod is not visible, and Kubeflow's archive has no log (" in nowhere.err
+    assert "missing: no cluster configured (" in nowhere.err
     key = "runs/wf/run-1/train-masker/9d/executor-logs-0"
     s3.client.put_object(Bucket=s3.bucket, Key=key, Body=b"error: no more patience\n")
     kept = pipelines("logs", run_id)

@@ -60,6 +60,51 @@ def test_a_stage_that_failed_is_named_with_its_own_words(
     )
 
 
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        ({"GET .*/pods": 403}, 'is forbidden: User "alice" cannot do that'),
+        ({"GET .*/pods": 401}, "the Kubernetes API rejects the credentials (401); log in to the cluster again"),
+        (None, "no kubeconfig: ~/.kube/config does not exist; set KUBECONFIG, or log in to a cluster"),
+    ],
+)
+def test_what_cannot_be_seen_is_not_said_to_be_deleted(
+    recorded: Play,
+    kube: KubeApi,
+    pipelines: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    refused: dict[str, int] | None,
+    reason: str,
+) -> None:
+    run_id = recorded("stage_failed")
+    if refused:
+        kube.refused |= refused
+    else:
+        monkeypatch.delenv("KUBECONFIG")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "~/.kube/config")
+    monkeypatch.setenv("COLUMNS", "300")
+    unseen = "its pod is not visible, and Kubeflow's archive has no log"
+    for said in (pipelines("status", run_id).out, pipelines("watch", run_id).err):
+        (line,) = (line for line in said.splitlines() if line.startswith("pods are not visible ("))
+        assert reason in line and line.endswith("): waiting pods and causes are not shown")
+        assert f"; fetch_dataset: {unseen}." in said
+        assert "deleted" not in said and "Log:" not in said
+    log = pipelines("logs", run_id)
+    assert log.code == 2
+    assert f"error: fetch_dataset: {unseen} (" in log.err and reason in log.err
+
+
+def test_a_log_that_one_may_not_read_is_not_said_to_be_lost(recorded: Play, kube: KubeApi, pipelines: Cli) -> None:
+    run_id = recorded("stage_failed")
+    kube.refused["GET .*/log$"] = 403
+    log = pipelines("logs", run_id)
+    assert log.code == 2
+    assert "error: fetch_dataset: the log of pod maskcast-forecasting-m852n-" in log.err
+    assert " cannot be read (" in log.err and "is forbidden" in log.err
+
+
 def test_a_driver_that_failed_is_said_though_no_stage_has_a_pod(
     recorded: Play, kfp_server: KfpServer, pipelines: Cli
 ) -> None:
@@ -67,12 +112,16 @@ def test_a_driver_that_failed_is_said_though_no_stage_has_a_pod(
     status = pipelines("status", run_id)
     assert status.code == 1
     assert {state for state, *_ in rows(status).values()} == {"SKIPPED"}
-    assert "; the run: kfp's driver failed: its pod was deleted, and its log is lost" in status.out
+    lost = "the run: kfp's driver failed: its pod was deleted, and its log is lost; see the pods of ml-pipeline"
+    assert f"; {lost}." in status.out
+    assert "Log:" not in status.out  # nothing is printed that does not work
+    assert f"error: {lost}; or see" in pipelines("logs", run_id).err
     driver = driver_name("maskcast-forecasting-ntkm5", "root")
     kfp_server.archive[driver] = (
         "I1126 08:59:44.1 1 main.go:1] hi\nF1126 08:59:45.123456   15 main.go:79] no such root\n"
     )
     assert "; the run: kfp's driver failed: no such root. Log:" in pipelines("status", run_id).out
+    assert pipelines("logs", run_id).out == kfp_server.archive[driver]
 
 
 def test_a_run_that_was_cancelled_reads_so(recorded: Play, pipelines: Cli) -> None:
@@ -207,6 +256,52 @@ def test_a_pod_that_waits_for_what_does_not_come_is_said_after_30_s_and_given_up
     assert f"train_masker: waits: {why}" in waited.err
     assert f"stopped watching after 0:15:00: train_masker waits: {why}" in waited.err
     assert "; to cancel the run: maskcast pipeline cancel run-1 --cluster" in waited.err
+
+
+@pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing"])
+def test_a_pod_whose_containers_are_not_created_is_said_with_its_last_warning_and_given_up(
+    shared_data: Path,
+    kfp_server: KfpServer,
+    kube: KubeApi,
+    pipelines: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def starts_since(age: timedelta) -> str:
+        pod = pod_of(shared_data, "pod_image_not_there")
+        for each in pod["status"]["containerStatuses"] + pod["status"].get("initContainerStatuses", []):
+            each["state"] = {"waiting": {"reason": reason}}
+        since = (datetime.now(UTC) - age).isoformat().replace("+00:00", "Z")
+        found = {"type": "PodScheduled", "status": "True", "lastTransitionTime": since}
+        pod["status"]["conditions"] = [found]
+        # It waited long for a node before.
+        return a_run(kfp_server, kube, pod, "RUNNING", age + timedelta(hours=1))
+
+    run_id = starts_since(timedelta(seconds=5))
+    assert "waits" not in pipelines("status", run_id).out
+    starts_since(timedelta(seconds=31))
+    said = pipelines("status", run_id).out
+    assert "waits: containers are being created" in said and "created:" not in said
+    name = pod_of(shared_data, "pod_image_not_there")["metadata"]["name"]
+    for minute, message in ((2, 'configmap "ca"\nnot found'), (1, "an earlier one")):
+        kube.put(
+            "events",
+            f"event-{minute}",
+            "team",
+            involved_object=client.V1ObjectReference(name=name),
+            type="Warning",
+            reason="FailedMount",
+            message=message,
+            last_timestamp=datetime(2026, 1, 1, 0, minute, tzinfo=UTC),
+        )
+    why = 'waits: containers are being created: FailedMount: configmap "ca" not found'
+    assert why in pipelines("status", run_id).out
+    starts_since(watch.GIVE_UP + timedelta(seconds=31))
+    waited = pipelines("watch", run_id)
+    assert waited.code == 1
+    assert f"stopped watching after 0:15:00: train_masker {why}" in waited.err
 
 
 def test_a_pod_in_a_queue_is_said_and_never_given_up(

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from maskcast.progress import say
@@ -54,6 +55,20 @@ def waiting_reason(pod: Any) -> str | None:
         if match := re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) (?:\S+/)?([\w.-]+)", message):
             return f"{match[2].lower()} {match[3]} has no key {match[1]}"
         return f"{waiting.reason}: {message}" if message != waiting.reason else message
+    return None
+
+
+def starting_since(pod: Any) -> datetime | None:
+    """Returns when a node was found for a pod whose containers are not yet created, or None for another pod."""
+    status = pod.status
+    containers = [*(status.init_container_statuses or []), *(status.container_statuses or [])]
+    waiting = [each.state.waiting for each in containers if each.state and each.state.waiting]
+    if not any(each.reason in STARTUP_REASONS for each in waiting):
+        return None
+    for condition in status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "True":
+            since: datetime = condition.last_transition_time
+            return since
     return None
 
 
