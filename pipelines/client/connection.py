@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 import kfp
 from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH, TokenCredentialsBase
 from kfp_server_api.configuration import Configuration
+from kfp_server_api.exceptions import ApiException
 from kfp_server_api.models import V2beta1Run
 
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, one_line
 from pipelines.client.transport import RefusedError, Transport, not_kubeflow
 from pipelines.cluster import Cluster, load_cluster
 from pipelines.options import add_cluster, cluster_file
@@ -103,7 +104,9 @@ class Client(kfp.Client):
         except (ValueError, OSError) as error:
             raise MaskcastError(f"~/.config/kfp: cannot be used ({error}); fix or remove its content") from None
         self.address, self._ui, self._flags = host, ui, flags
-        self._run_api.api_client.rest_client = Transport(self._existing_config, namespace)
+        api = self._run_api.api_client  # which all of kfp's APIs share
+        api.rest_client = Transport(self._existing_config, namespace)
+        api.deserialize = partial(_deserialized, host, api.deserialize)
         answer = self._get("/apis/v2beta1/healthz")
         self.health: Mapping[str, Any] = json.loads(answer)
         """`multi_user`, `tag_name` (the version) and `pipeline_store`; kfp's own model knows only the first."""
@@ -126,7 +129,7 @@ class Client(kfp.Client):
 
     def namespace_of(self, run: V2beta1Run) -> str:
         """Returns the namespace of a run's pods: with several users, that of the run's experiment."""
-        if not self.multi_user:
+        if not self.multi_user or not run.experiment_id:
             return self.namespace
         experiment = self._experiment_api.experiment_service_get_experiment(run.experiment_id)
         return str(experiment.namespace or self.namespace)
@@ -203,6 +206,17 @@ def _flags(args: argparse.Namespace) -> list[str]:
         "--token-file": args.token_file,
     }
     return [word for flag, value in flags.items() if value for word in (flag, str(value))]
+
+
+def _deserialized(host: str, deserialize: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns an answer as kfp's model; one that does not fit it is one line."""
+    try:
+        return deserialize(*arguments)
+    except (ApiException, ValueError, TypeError, AttributeError) as error:
+        reason = error.reason if isinstance(error, ApiException) else one_line(error)
+        raise MaskcastError(
+            f"{host}: kfp cannot read its answer ({reason}); see the logs of the ml-pipeline pods"
+        ) from None
 
 
 class _Token(TokenCredentialsBase):

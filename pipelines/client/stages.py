@@ -9,6 +9,7 @@ from typing import Any
 
 from kfp_server_api.models import V2beta1PipelineTaskDetail, V2beta1Run
 
+from maskcast.errors import MaskcastError
 from pipelines.client.connection import Client
 
 THE_RUN = "the run"
@@ -66,10 +67,15 @@ def task_names(client: Client, run: V2beta1Run) -> dict[str, str]:
     """Returns the names of stages by task, each task after its dependencies.
 
     Raises:
-        MaskcastError: if the server does not answer.
+        MaskcastError: if the server does not answer, or has not stored the pipeline.
     """
     spec = stored_spec(client, run)
     spec = spec.get("pipeline_spec", spec)  # Kubernetes settings are stored beside it
+    if "root" not in spec:
+        page = client.page(run.run_id)
+        raise MaskcastError(
+            f"Kubeflow has not stored the pipeline of this run: its stages are unknown; see {page}"
+        )
     tasks: Mapping[str, Any] = spec["root"]["dag"]["tasks"]
     needed = {task: entry.get("dependentTasks", ()) for task, entry in tasks.items()}
     # kfp names the second task of a stage `train-masker-2`; its display name is the stage's name in the pipeline.
@@ -82,13 +88,15 @@ def task_names(client: Client, run: V2beta1Run) -> dict[str, str]:
 def stored_spec(client: Client, run: V2beta1Run) -> Mapping[str, Any]:
     """Returns what Kubeflow stored of a run's pipeline: its IR, or a mapping of that and its Kubernetes settings.
 
+    It is empty if Kubeflow has stored none.
+
     Raises:
         MaskcastError: if the server does not answer.
     """
-    spec: Mapping[str, Any] = run.pipeline_spec
+    spec: Mapping[str, Any] | None = run.pipeline_spec
     if reference := run.pipeline_version_reference:
         spec = client.get_pipeline_version(reference.pipeline_id, reference.pipeline_version_id).pipeline_spec
-    return spec
+    return spec or {}
 
 
 def format_duration(took: timedelta | None) -> str:

@@ -23,6 +23,8 @@ LOGIN = (
     "log in again and set KF_PIPELINES_TOKEN, KF_PIPELINES_COOKIE or --token-file, or fix --host "
     "(a full Kubeflow has the API below /pipeline)"
 )
+TRY_AGAIN = "try again, or see the logs of the ml-pipeline pods"
+MAY_HAVE_SUCCEEDED = "the request may have succeeded nevertheless; check `maskcast pipeline status`"
 REMEDIES = {
     400: "fix the value that the message names",
     401: f"the credentials are missing, wrong or expired: {LOGIN}",
@@ -81,34 +83,30 @@ class Transport(RESTClientObject):
             except (HTTPError, ApiException) as error:
                 self.has_answered |= isinstance(error, ApiException)
                 problem, remedy = self._explain(error)
+                wanted_s = retry_after_s(error)
                 # KFP answers with 500 for a missing log.
                 may_pass = self.has_answered and _is_temporary(error) and not url.endswith("/log")
                 sent = not isinstance(error, ConnectTimeoutError)
                 if sent and method != "GET" and not isinstance(error, ApiException):
-                    remedy = "the request may have succeeded nevertheless; check `maskcast pipeline status`"
+                    remedy = MAY_HAVE_SUCCEEDED
                 if attempt > RETRIES or not may_pass or (sent and method != "GET"):
                     kind = RefusedError if isinstance(error, ApiException) else MaskcastError
                     raise kind(f"{problem}; {remedy}") from None
             else:
-                self.has_answered = True
                 if "html" in (answer.getheader("content-type") or "html"):
                     raise MaskcastError(f"{self.host} answers with a web page instead of the API; {LOGIN}")
-                if not url.endswith("/log"):  # a log is plain text
-                    self._check(body)
-                return answer
-            pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
+                if url.endswith("/log") or _is_object(body):  # a log is plain text
+                    self.has_answered = True
+                    return answer
+                if not self.has_answered:
+                    raise not_kubeflow(self.host, body.decode("utf-8", "replace"))
+                problem, wanted_s = f"{self.host} sends a damaged answer ({body[:100]!r})", 0.0
+                if attempt > RETRIES or method != "GET":
+                    raise MaskcastError(f"{problem}; {TRY_AGAIN if method == 'GET' else MAY_HAVE_SUCCEEDED}")
+            pause = pause_s(attempt, wanted_s)
             say(f"{problem}; retrying in {pause:.0f} s ({attempt} of {RETRIES})")
             time.sleep(pause)
         raise AssertionError("the loop ends by itself")
-
-    def _check(self, body: bytes) -> None:
-        """Refuses a response that is not a JSON object, on which kfp would fail somewhere."""
-        try:
-            is_object = isinstance(json.loads(body), dict)
-        except ValueError:
-            is_object = False
-        if not is_object:
-            raise not_kubeflow(self.host, body.decode("utf-8", "replace"))
 
     def _explain(self, error: HTTPError | ApiException) -> tuple[str, str]:
         """Returns the problem, and the remedy."""
@@ -123,7 +121,7 @@ class Transport(RESTClientObject):
             target = urlsplit(error.headers.get("Location", ""))
             address = f"{target.scheme}://{target.netloc}{target.path}" if target.netloc else target.path
             return f"{self.host} redirects to {address}, perhaps a login page", LOGIN
-        remedy = REMEDIES.get(error.status, "try again, or see the logs of the ml-pipeline pods")
+        remedy = REMEDIES.get(error.status, TRY_AGAIN)
         return f"{self.host} answers {error.status}: {_message(error)}", remedy.format(namespace=self.namespace)
 
 
@@ -133,6 +131,31 @@ def not_kubeflow(host: str, body: str) -> MaskcastError:
         f"{host} is not a Kubeflow Pipelines server (it answers {body[:100]!r}); fix --host (a full Kubeflow has "
         "the API below /pipeline)"
     )
+
+
+def pause_s(attempt: int, wanted_s: float) -> float:
+    """Returns the seconds before the next attempt: random, growing, and at least those that the server wants.
+
+    Args:
+        attempt: counts from 1.
+        wanted_s: what the server wants; more than the longest pause is not waited.
+    """
+    pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
+    return max(pause, min(wanted_s, LONGEST_PAUSE_S))
+
+
+def retry_after_s(error: HTTPError | ApiException) -> float:
+    """Returns the seconds that a server wants to be left alone; 0 if it does not say, or gives a date."""
+    after = (getattr(error, "headers", None) or {}).get("Retry-After", "")
+    return float(after) if after.isdecimal() else 0.0
+
+
+def _is_object(body: bytes) -> bool:
+    """Whether a response is a JSON object; on another, kfp would fail somewhere."""
+    try:
+        return isinstance(json.loads(body), dict)
+    except ValueError:
+        return False
 
 
 def _is_temporary(error: HTTPError | ApiException) -> bool:

@@ -12,6 +12,8 @@ from tests.contract.test_ci_jobs import BLOCKS, scripts
 from tests.integration.conftest import CLUSTER
 from tests.integration.kfp_server import KfpServer, task
 
+from maskcast.registry.store import Registry
+
 ROOT = Path(__file__).resolve().parents[2]
 GITHUB = yaml.safe_load(BLOCKS[0])["jobs"]["pipeline"]
 GITLAB = yaml.safe_load(BLOCKS[1])["pipeline"]
@@ -20,8 +22,15 @@ OTHERS = ("pip", "gh", "curl")  # which would ask servers elsewhere
 
 @pytest.mark.parametrize("job", [GITHUB, GITLAB], ids=["GitHub", "GitLab"])
 def test_a_job_does_with_its_environment_what_it_says(
-    job: dict[str, Any], kfp_server: KfpServer, server: str, programs: Path, tmp_path: Path
+    job: dict[str, Any],
+    kfp_server: KfpServer,
+    server: str,
+    programs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    Registry("maskcast").create("s3://mlflow/of-the-run", None, {})  # as a run does
     kfp_server.token = "token-of-the-job"
     finished = {"state": "SUCCEEDED", "finished_at": "2099-01-01T00:00:00Z"}
     kfp_server.script.append(finished | {"run_details": {"task_details": [task("train-masker", "SUCCEEDED")]}})
@@ -32,7 +41,7 @@ def test_a_job_does_with_its_environment_what_it_says(
         (folder / name).symlink_to(ROOT / name)
     (folder / "cluster.yaml").write_text(CLUSTER)
     for name in OTHERS:
-        (others / name).write_text("#!/bin/sh\n")
+        (others / name).write_text("#!/bin/sh\ncat > /dev/null\n")
         (others / name).chmod(0o755)
     values = {
         "KF_PIPELINES_ENDPOINT": kfp_server.url,
@@ -49,6 +58,7 @@ def test_a_job_does_with_its_environment_what_it_says(
         ["bash", "-c", "\n".join(["set -eo pipefail", *lines])],
         cwd=folder,
         env=environment,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=800,

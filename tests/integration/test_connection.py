@@ -8,6 +8,7 @@ from pathlib import Path
 
 import kfp
 import pytest
+from kfp_server_api.exceptions import ApiException
 from tests.integration.conftest import Done
 from tests.integration.kfp_server import KfpServer
 from tests.integration.tls import self_signed
@@ -169,6 +170,51 @@ def test_503_then_success_is_a_retry(kfp_server: KfpServer, pipelines: Cli) -> N
     done = pipelines("status")
     assert done.code == 0
     assert [line[-8:] for line in done.err.splitlines()] == ["(1 of 8)", "(2 of 8)", "(3 of 8)"]
+
+
+@pytest.mark.parametrize("damaged", [b'{"runs": [{"run_id": "x", "st', b"", b"null"])
+def test_a_damaged_answer_of_a_server_that_has_answered_is_asked_again(
+    kfp_server: KfpServer, pipelines: Cli, damaged: bytes
+) -> None:
+    healthy = json.dumps({"multi_user": True, **kfp_server.health}).encode()
+    kfp_server.faults.extend([healthy, damaged])
+    done = pipelines("status")
+    assert done.code == 0
+    assert "sends a damaged answer (b" in done.err and done.err.endswith("(1 of 8)\n")
+    kfp_server.faults.extend([healthy, *[damaged] * (transport.RETRIES + 1)])
+    assert "sends a damaged answer (b" in one_line(pipelines("status"))
+
+
+def test_a_server_is_left_alone_for_as_long_as_it_wants_but_not_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "LONGEST_PAUSE_S", 30.0)
+    assert transport.pause_s(1, 7.0) == 7.0
+    assert transport.pause_s(1, 9999.0) == 30.0
+    assert transport.pause_s(1, 0.0) <= 1.0
+    error = ApiException(status=429, reason="Too Many Requests")
+    for after, expected in (("7", 7.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.0), ("-1", 0.0)):
+        error.headers = {"Retry-After": after}
+        assert transport.retry_after_s(error) == expected
+    error.headers = None
+    assert transport.retry_after_s(error) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ({}, "Kubeflow has not stored the pipeline of this run: its stages are unknown; see http"),
+        ({"run_id": "run-9"}, "Kubeflow has not stored the pipeline of this run"),
+        (
+            {"run_id": "run-9", "created_at": "yesterday"},
+            "kfp cannot read its answer (Failed to parse `yesterday`",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["status", "logs", "watch"])
+def test_a_run_that_is_no_run_is_one_line(
+    kfp_server: KfpServer, pipelines: Cli, run: dict[str, str], said: str, command: str
+) -> None:
+    kfp_server.stored["runs"]["run-9"] = run
+    assert said in one_line(pipelines(command, "run-9"))
 
 
 def test_what_changes_something_is_not_sent_twice(kfp_server: KfpServer, pipelines: Cli) -> None:
