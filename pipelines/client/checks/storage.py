@@ -5,16 +5,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-import boto3
 import yaml
-from botocore.exceptions import BotoCoreError
 from kubernetes import client
 
 from maskcast.diagnostics.checks import CheckResult, NotCheckedError
 from maskcast.diagnostics.tracking import check_writable
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize
-from maskcast.storage.s3 import open_bucket
+from maskcast.storage.s3 import has_credentials, open_bucket
 from maskcast.storage.store import INCOMPLETE, local_path
 from pipelines.client.checks import Subject
 from pipelines.client.checks.pod_environment import require_reachable, require_secrets
@@ -96,11 +94,7 @@ def data(subject: Subject) -> Iterator[CheckResult]:
 def _require_s3(subject: Subject) -> None:
     """Ends the check of S3 where only pods can reach it, or have keys."""
     require_reachable(subject, S3_ENDPOINTS, "AWS_CA_BUNDLE")
-    try:
-        has_keys = boto3.Session().get_credentials() is not None
-    except BotoCoreError:  # the access itself says what is wrong
-        has_keys = True
-    if not has_keys:
+    if not has_credentials():
         require_secrets(subject, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
 

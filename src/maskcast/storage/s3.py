@@ -79,6 +79,17 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
         client.close()
 
 
+def has_credentials() -> bool:
+    """Whether boto3 finds credentials; True also where it cannot tell, as the access itself says what is wrong."""
+    import boto3
+    import botocore.exceptions as problems
+
+    try:
+        return boto3.Session().get_credentials() is not None
+    except problems.BotoCoreError:
+        return True
+
+
 class Bucket:
     """The objects of a bucket below a prefix (see `Store`)."""
 
