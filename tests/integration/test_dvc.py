@@ -191,3 +191,9 @@ def test_push_and_pull_through_s3(project: Project, s3, tmp_path: Path) -> None:
     for file in ("data/clips/index.json", "models/forecaster/model.safetensors", "results/evaluate.json"):
         assert (clone.folder / file).read_bytes() == (project.folder / file).read_bytes()
     assert "Running stage" not in clone.dvc("repro")
+    register = "dvc repro -f -s register_models"
+    listing = ("maskcast", "models", "list")
+    with pytest.raises(AssertionError, match=f"no models: .*run `{register}`"):
+        clone.run(*listing)
+    clone.run(*register.split())
+    clone.run(*listing)

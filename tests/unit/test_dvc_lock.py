@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from maskcast.errors import MaskcastError
 from maskcast.params import Params
 from maskcast.registry.lineage import _data_lines
+from maskcast.registry.store import Registry
 from maskcast.runner.dvc_lock import dvc_hashes, locked_stages, params_of_data
 from maskcast.runner.provenance import DATA_PARAMS, MAX_TAG, run_tags
 
@@ -96,3 +98,16 @@ def test_lineage_prints_params_that_are_no_section() -> None:
 def test_outside_of_dvc_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_STAGE")
     assert locked_stages() == []
+
+
+@pytest.mark.parametrize("stage", ["register_models", "register_detector"])
+def test_without_a_registry_the_error_names_the_command_that_registers_what_was_pulled(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MaskcastError, match="does not exist; run the pipeline, change"):
+        Registry("maskcast").versions()
+    Path("dvc.lock").write_text(f"{LOCK}  {stage}:\n    cmd: maskcast {stage} --params params.yaml\n")
+    with pytest.raises(MaskcastError, match=f"does not exist; run `dvc repro -f -s {stage}`, change"):
+        Registry("maskcast").versions()

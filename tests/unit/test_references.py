@@ -223,7 +223,7 @@ def test_real_clips_have_the_digest_that_a_laptop_gives_them(
         ),
         (
             '{"digest": "00000000000000000000000000000000", "store": "STORE"}',
-            "does not exist; run the stage that wrote it again, on a cluster with `maskcast pipeline submit --no",
+            "does not exist; run the stage that wrote it again: `dvc repro -f -s STAGE`, on a cluster `maskcast ",
         ),
     ],
 )

@@ -20,6 +20,7 @@ from maskcast.progress import log_if_slow
 from maskcast.reading import read_json
 from maskcast.redaction import redacted
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
+from maskcast.runner.dvc_lock import how_to_register
 from maskcast.runner.mlflow_client import download_files, list_files, new_client
 from maskcast.runner.mlflow_errors import is_not_found
 from maskcast.runner.mlflow_uri import redacted_uri
@@ -128,8 +129,8 @@ class Registry:
     def no_models_error(self) -> MaskcastError:
         """Returns the error for a model without versions."""
         return MaskcastError(
-            f"{self.name}: no registered versions in {redacted_uri()}; run a register stage, or fix --name or "
-            "MLFLOW_TRACKING_URI"
+            f"{self.name}: no registered versions in {redacted_uri()}; fix --name or MLFLOW_TRACKING_URI, or "
+            f"{how_to_register()}"
         )
 
     def create(

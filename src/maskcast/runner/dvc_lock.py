@@ -1,6 +1,7 @@
 """What DVC's lock says of the inputs of a stage: their hashes, and the params of the stages that made them."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,16 @@ def params_of_data(stages: Sequence[Mapping[str, Any]], inputs: Mapping[str, Pat
                     for key, value in tracked.items():
                         found = deep_merge(found, _nested(key, value))
         return dict(sorted(found.items()))
+
+
+def how_to_register() -> str:
+    """Returns what to run to register the models of the working directory, as the remedy of an error.
+
+    After ``dvc pull`` the lock has a registration, but the registry is empty; ``dvc repro`` would skip it.
+    """
+    lock = LOCK.read_text(encoding="utf-8", errors="replace") if LOCK.is_file() else ""
+    stages = re.findall(r"^  (register_\w+):", lock, re.MULTILINE)
+    return f"run `dvc repro -f -s {' '.join(stages)}`" if stages else "run the pipeline"
 
 
 def locked_stages() -> list[dict[str, Any]]:

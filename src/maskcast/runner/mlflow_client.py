@@ -16,6 +16,7 @@ from maskcast.locks import exclusive_lock
 from maskcast.memory import gc_paused
 from maskcast.progress import log_if_slow
 from maskcast.redaction import redacted
+from maskcast.runner.dvc_lock import how_to_register
 from maskcast.runner.mlflow_errors import check_server_version, convert_mlflow_errors
 from maskcast.runner.mlflow_moved import present_location
 from maskcast.runner.mlflow_uri import (
@@ -133,8 +134,8 @@ def check_database(uri: str, read_only: bool) -> None:
         return
     if read_only and not path.is_file():
         raise MaskcastError(
-            f"no models: {redacted(uri)} does not exist; run the pipeline, change to the folder where it ran, or "
-            f"set {TRACKING_URI}"
+            f"no models: {redacted(uri)} does not exist; {how_to_register()}, change to the folder where the "
+            f"pipeline ran, or set {TRACKING_URI}"
         )
     try:
         if not read_only:

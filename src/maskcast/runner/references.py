@@ -34,7 +34,11 @@ from maskcast.writing import sync, sync_file_systems
 
 STORE, CACHE = "MASKCAST_DATA", "MASKCAST_DATA_CACHE"
 REFERENCE = "REFERENCE.json"
-STORE_AGAIN = "run the stage that wrote it again, on a cluster with `maskcast pipeline submit --no-cache`"
+# Plain `dvc repro` skips the stage, because the reference itself has not changed.
+STORE_AGAIN = (
+    "run the stage that wrote it again: `dvc repro -f -s STAGE`, on a cluster `maskcast pipeline submit "
+    "--no-cache`"
+)
 MIN_BYTES = 64 << 20  # bytes; smaller outputs are stored at their own paths, so that users find them there
 
 
