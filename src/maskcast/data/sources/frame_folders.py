@@ -160,7 +160,8 @@ class FrameFoldersSource(LabelledSource):
         listing.notes += [rule.description] if rule.description else []
         if masked and (without := [n for n in names if splits[n] == "unlabeled" and n not in masked]):
             listing.notes.append(f"no masks of {pluralize(len(without), 'sequence')}: unlabeled ({without[0]})")
-        if lost := sorted(masks.keys() - sequences.keys(), key=natural_sort_key):
+        of_masks = {name for name, files in masks.items() if files.has_masks(suffix)}  # and no video `cats.mp4`
+        if lost := sorted(of_masks - sequences.keys(), key=natural_sort_key):
             listing.notes.append(f"no frames for the masks of {pluralize(len(lost), 'sequence')} ({lost[0]})")
         listing.notes += [*sequence_notes(footage), *unused_labels(splits, masked)]
         listing.warnings += rate_warnings(footage, self.fps, labelled) if self.frames > 1 else ()
