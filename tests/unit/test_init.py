@@ -1300,13 +1300,18 @@ def test_masks_with_the_colours_of_photographs_are_said(tmp_path: Path) -> None:
         write_images(tmp_path / f"{split}_images", frames, "{:03d}.jpg")
         noise = np.random.default_rng(k).integers(0, 40, frames.shape, np.uint8)
         write_images(tmp_path / f"{split}_masks", (masks > 0)[..., None] * np.uint8(200) + noise, "{:03d}.jpg")
-    with pytest.raises(MaskcastError, match="train_masks is named like masks and has the file names of"):
+    with pytest.raises(
+        MaskcastError, match="train_masks is named like masks, or looks like them, and has the names of"
+    ):
         inspect_folder(tmp_path)
     for split in ("train", "val"):  # overlays beside masks
         write_images(tmp_path / f"{split}_labels", frames_of(0, 24)[1], "{:03d}.png")
     found = inspect_folder(tmp_path)
     assert set(found.labelled) == {"train", "val"} and found.source["images"] == "{clip}_images"
-    assert "24 images left out: train_masks shows photographs of train_images" in found.warnings
+    assert (
+        "24 images left out: train_masks has the names of train_images, and too many colours for masks"
+        in found.warnings
+    )
 
 
 def test_values_that_are_too_many_for_classes_are_foreground(tmp_path: Path) -> None:

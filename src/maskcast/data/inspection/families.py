@@ -21,6 +21,12 @@ _FRAMES = re.compile(
 )
 
 MASK_WORDS = re.compile(r"mask|annot|label|segm|instance|(^|[^a-z])(gt|l)([^a-z]|$)|truth", re.IGNORECASE)
+# A whole word that means masks: of `masked_man_01` and `mask_01`, only the second is one, whatever it looks like
+MASK_WORD = re.compile(
+    r"(masks?|annot(ation)?s?|annos?|labels?|seg(ment(ation)?|m)?s?|semantics?|instances?|gts?|(ground)?truths?"
+    r"|mattes?|silhouettes?)[-_. ]*",
+    re.IGNORECASE,
+)
 # Masks that are not of classes, and pictures of masks
 _OTHER_MASKS = re.compile(
     r"instance|(^|[^a-z])(humans?|fixation|saliency|confidence|visib\w*|edges?|bound\w*|contours?|cent(er|re)s?|colou?r|rgb)"
@@ -95,7 +101,7 @@ def is_named_as_frames(parts: Parts) -> bool:
 
 def is_named_as_masks(parts: Parts) -> bool:
     """Whether a part of a path, or the end of a file name, has a word that is usual for masks."""
-    return bool(MASK_WORDS.search("/".join(parts)))
+    return bool(MASK_WORDS.search("/".join(parts))) or any(map(MASK_WORD.fullmatch, parts))
 
 
 def rank_as_class_masks(parts: Parts) -> tuple[bool, bool]:

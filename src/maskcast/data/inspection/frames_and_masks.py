@@ -1,7 +1,7 @@
 """Sorts the images of a folder: which are frames, which are masks, and which are left out."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from maskcast.data.inspection.families import is_named_as_masks
 from maskcast.data.inspection.findings import MIN_CONTEXT
@@ -9,6 +9,7 @@ from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.image_selection import (
     cut_outs,
     derived_images,
+    flat_pictures,
     frames_shown_by,
     is_visualisation,
     mask_like_frames,
@@ -31,7 +32,8 @@ class SortedImages:
         segments: masks of COCO's panoptic form.
         unread: images that cannot be read.
         stills: too few images for a clip, beside videos: posters, thumbnails.
-        blurred: images that are called masks but show frames, each with these frames.
+        blurred: images that are called masks, or look like coloured ones, but have too many colours, each with the
+            path of the frames with its names.
         subsets: images that are a selection of a video's frames, each with all of these.
         cut_outs: images with what their alpha channel cuts out of frames, each with these.
     """
@@ -43,7 +45,7 @@ class SortedImages:
     segments: list[ImageGroup]
     unread: list[ImageGroup]
     stills: list[ImageGroup]
-    blurred: dict[ImageGroup, ImageGroup]
+    blurred: dict[ImageGroup, str]
     subsets: dict[ImageGroup, ImageGroup]
     cut_outs: dict[ImageGroup, ImageGroup]
 
@@ -56,7 +58,10 @@ class SortedImages:
         if layout != "videos":  # that source reports files that are no videos
             few = "has too few images for a clip, and there are videos"
             why += [(one, f"{one.folder} {few}") for one in self.stills]
-        why += [(one, f"{one.folder} shows photographs of {twin.folder}") for one, twin in self.blurred.items()]
+        why += [
+            (one, f"{one.folder} has the names of {twin}, and too many colours for masks")
+            for one, twin in self.blurred.items()
+        ]
         lines = [
             _line(
                 [one for one in self.derived if self.derived[one] == word],
@@ -76,14 +81,17 @@ class SortedImages:
         return [*lines, *(f"{pluralize(len(one.files), 'image')} left out: {text}" for one, text in why)]
 
 
-def sort_images(groups: Sequence[ImageGroup], label_files: LabelFiles, *, has_videos: bool) -> SortedImages:
+def sort_images(
+    groups: Sequence[ImageGroup], label_files: LabelFiles, videos: Sequence[tuple[str, ...]]
+) -> SortedImages:
     """Returns the images of a folder by what they are.
 
     Args:
         groups: all groups of its images.
         label_files: its label files.
-        has_videos: whether it has videos as well.
+        videos: paths of its videos.
     """
+    has_videos = bool(videos)
     derived = derived_images(groups, has_videos)
     overlays = [one for one in groups if is_visualisation(one)]
     overlays = overlays if len(overlays) < len(groups) else []
@@ -95,11 +103,17 @@ def sort_images(groups: Sequence[ImageGroup], label_files: LabelFiles, *, has_vi
     )
     drawn = mask_like_frames(masks, frames)
     if not frames and not has_videos and label_files.by_format:  # the masks are in these
-        drawn = [one for one in masks if not is_named_as_masks((*one.parts, one.name_suffix))]
+        drawn = [one for one in masks if not is_named_as_masks((*one.parts, one.name_suffix, one.name_word))]
     frames, masks = [*frames, *drawn], _without(masks, drawn)
     stills = [one for one in frames if has_videos and len(one.files) < 2 * MIN_CONTEXT]
     frames = _without(frames, stills)
-    blurred = {one: twin for one in frames if (twin := frames_shown_by(one, frames, masks)) is not None}
+    flat = flat_pictures(frames, videos)
+    soft = [one for one, (_, is_grey) in flat.items() if is_grey]
+    frames, masks = _without(frames, soft), [*masks, *(replace(one, are_masks=True) for one in soft)]
+    named = {one: twin for one in frames if (twin := frames_shown_by(one, frames, masks)) is not None}
+    blurred = {one: twin.folder for one, twin in named.items()} | {
+        one: place for one, (place, is_grey) in flat.items() if not is_grey
+    }
     frames = _without(frames, blurred)
     subsets = video_subsets(frames)
     frames = _without(frames, subsets)

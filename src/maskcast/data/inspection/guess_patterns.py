@@ -3,23 +3,27 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from operator import eq, itemgetter
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from maskcast.data.frame_names import NameKey
 from maskcast.data.inspection.families import (
+    Family,
     Parts,
     families,
     is_named_as_frames,
     paired_families,
     rank_as_class_masks,
 )
-from maskcast.data.inspection.image_groups import ImageGroup
+from maskcast.data.inspection.image_groups import ImageGroup, kind_words
 from maskcast.data.sources.patterns import CLIP, FRAME
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 
 MAX_PAIRS = 2500  # maximum number of pairs of folders of frames and masks whose names are compared
+Texts = TypeVar("Texts", str, tuple[str, str])
 SEQUENCE_AND_FRAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one file name
 
 
@@ -57,16 +61,35 @@ def guess_patterns(
         return _with_file_names(images, labels, frames, masks)
     if frames and (flat := _guess_flat(frames, masks)):
         return flat
+    if masks and videos and not frames and (flat := _guess_masks_of_videos(videos, masks)):
+        return flat
     if masks:
         return None if by_names is None else by_names[1]
     alone = max(families(places), key=lambda one: (len(one.names), one.parts.index("")), default=None)
     if alone is None:
         return None
-    if frames:
-        return Guess(alone.pattern())
-    endings = [PurePosixPath(name).suffix for name in alone.names]
-    ending = max(sorted(set(endings)), key=endings.count)
-    return Guess(alone.pattern(after=ending) if alone.parts[-1] == "" else alone.pattern())
+    return Guess(alone.pattern() if frames else _video_pattern(alone))
+
+
+def _video_pattern(alone: Family) -> str:
+    ending = _most_common([PurePosixPath(name).suffix for name in alone.names])
+    return alone.pattern(after=ending) if alone.parts[-1] == "" else alone.pattern()
+
+
+def _guess_masks_of_videos(videos: Sequence[Parts], masks: Sequence[ImageGroup]) -> Guess | None:
+    """Returns patterns for videos of one folder and masks of another, `street_0019`, or None."""
+    alone = max(families(_with_any_suffix(videos)), key=lambda one: len(one.names))
+    stems = [path.stem.removesuffix(masks[0].name_suffix) for path in masks[0].files]
+    names = sorted((PurePosixPath(parts[-1]).stem for parts in videos), key=len, reverse=True)
+    found = {
+        next((match[1] for name in names if (match := re.fullmatch(f"{re.escape(name)}(\\D+)\\d+", stem))), None)
+        for stem in stems
+    }
+    between = found.pop()
+    if len(masks) > 1 or found or between is None or alone.parts[-1]:
+        return None
+    name = f"{CLIP}{between}{FRAME}{masks[0].name_suffix}{_ending(masks, [])}"
+    return Guess(_video_pattern(alone), "/".join((*masks[0].parts, name)))
 
 
 def guess_by_names(frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Guess | None:
@@ -102,17 +125,27 @@ def _with_file_names(images: str, labels: str, frames: Sequence[ImageGroup], mas
         [group for group in groups if _is_at(group, pattern)] or groups
         for groups, pattern in ((frames, images), (masks, labels))
     )
-    ours = _most_common([group.name_suffix for group in frames]) if frames else ""
-    suffixes = [group.name_suffix for group in masks]
-    theirs = max(sorted({*suffixes}), key=lambda tail: (suffixes.count(tail), rank_as_class_masks((tail,))))
+    ours = _most_common([_around(group) for group in frames]) if frames else ("", "")
+    around = [_around(group) for group in masks]
+    theirs = max(sorted({*around}), key=lambda texts: (around.count(texts), rank_as_class_masks(texts)))
     if not frames or (ours == theirs and images != labels):
         return Guess(images, labels)
-    if theirs and not ours:
-        return Guess(images, labels, theirs)
+    if theirs[1] and (*ours, theirs[0]) == ("", "", ""):
+        return Guess(images, labels, theirs[1])
     endings = [_ending(groups, others) for groups, others in ((frames, masks), (masks, frames))]
-    single = all(path.stem == ours for group in frames for path in group.files)  # image.png in a folder each
+    single = all(path.stem == ours[1] for group in frames for path in group.files)  # image.png in a folder each
     frame = "" if single else FRAME
-    return Guess(f"{images}/{frame}{ours}{endings[0]}", f"{labels}/{frame}{theirs}{endings[1]}")
+    return Guess(
+        *(
+            f"{folder}/{word}{frame}{tail}{ending}"
+            for folder, (word, tail), ending in zip((images, labels), (ours, theirs), endings, strict=True)
+        )
+    )
+
+
+def _around(group: ImageGroup) -> tuple[str, str]:
+    """Returns the texts around the cores of names, that tell the kind of file."""
+    return group.name_word, group.name_suffix
 
 
 def _is_at(group: ImageGroup, pattern: str) -> bool:
@@ -128,9 +161,11 @@ def _guess_flat(frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Gu
     """Returns patterns for one flat folder, whose file names contain the sequence, or which is one sequence."""
     if len(frames) != 1 or len(masks) > 1:
         return None
+    if masks:
+        frames, masks = ([one] for one in _with_words(frames[0], masks[0]))
     names, forms = [], []
     for group in (*frames, *masks):
-        stems = [path.stem.removesuffix(group.name_suffix) for path in group.files]
+        stems = [group.core(path) for path in group.files]
         found = {match and (match[1], match[2]) for match in map(SEQUENCE_AND_FRAME.fullmatch, stems)}
         several = None in found or len({between for _, between in filter(None, found)}) > 1
         forms.append(set() if several else set(filter(None, found)))
@@ -139,10 +174,30 @@ def _guess_flat(frames: Sequence[ImageGroup], masks: Sequence[ImageGroup]) -> Gu
         others = [one for one in (*frames, *masks) if one is not group]
         clip, between = next(iter(form), ("", ""))
         name = f"{clip if words else CLIP}{between}{FRAME}" if form else FRAME
-        names.append("/".join((*group.parts, f"{name}{group.name_suffix}{_ending([group], others)}")))
+        names.append("/".join((*group.parts, f"{group.file_pattern(name)}{_ending([group], others)}")))
     if len({CLIP in name for name in names}) > 1:
         return None
     return Guess(names[0], names[1] if masks else None)
+
+
+def _with_words(frames: ImageGroup, masks: ImageGroup) -> tuple[ImageGroup, ImageGroup]:
+    """Returns groups of two folders with the words without which names of several sequences are shared.
+
+    These are `frame_` of `s0_frame_0019`, and `mask_` of `s0_mask_0019`.
+    """
+    if frames.keys() & masks.keys() or len(_sequences_in_names(masks)) < 2:
+        return frames, masks
+    for ours, theirs in product(*map(_with_word, (frames, masks))):
+        if 2 * len(ours.keys() & theirs.keys()) >= len(masks.files):
+            return ours, theirs
+    return frames, masks
+
+
+def _with_word(group: ImageGroup) -> list[ImageGroup]:
+    """Returns a group with each word that may tell the kind of file in all of its names, first with none."""
+    stems = [path.stem.removesuffix(group.name_suffix) for path in group.files]
+    common = set.intersection(*({word for word, _ in kind_words(stem)} for stem in stems))
+    return [replace(group, name_word=word) for word in sorted(common)]
 
 
 def _guess_shared_names(
@@ -163,7 +218,7 @@ def _guess_shared_names(
         ours, fits = one.keys(), []
         for other, theirs in names:
             both, near = len(ours & theirs), sum(map(eq, one.parts, other.parts))  # shared names, shared folders
-            named = rank_as_class_masks((*other.parts, other.name_suffix))
+            named = rank_as_class_masks((*other.parts, other.name_suffix, other.name_word))
             fits.append((both if 2 * both >= len(theirs) else 0, near, named, other))
         count, near, _, labels = max(fits, key=itemgetter(0, 1, 2))
         shared.append(((count, count / len(ours), near, is_named_as_frames(one.parts)), one, labels))
@@ -177,7 +232,7 @@ def _guess_shared_names(
 
 
 def _sequences_in_names(group: ImageGroup) -> set[str]:
-    matches = (SEQUENCE_AND_FRAME.fullmatch(path.stem.removesuffix(group.name_suffix)) for path in group.files)
+    matches = (SEQUENCE_AND_FRAME.fullmatch(group.core(path)) for path in group.files)
     return {match[1] for match in matches if match}
 
 
@@ -199,5 +254,5 @@ def _ending(groups: Sequence[ImageGroup], others: Sequence[ImageGroup]) -> str:
     return _most_common([path.suffix for path in paths])
 
 
-def _most_common(values: Sequence[str]) -> str:
+def _most_common(values: Sequence[Texts]) -> Texts:
     return max(sorted(set(values)), key=values.count)

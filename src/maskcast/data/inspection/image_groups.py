@@ -5,7 +5,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -15,7 +15,8 @@ from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.frame_names import METADATA_SUFFIXES, NameKey, name_key
 from maskcast.data.images import IMAGE_SUFFIXES
-from maskcast.data.inspection.families import MASK_WORDS
+from maskcast.data.inspection.families import MASK_WORD, MASK_WORDS, is_named_as_masks
+from maskcast.data.sources.patterns import FRAME
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.files import list_files, walk_folders
@@ -25,6 +26,10 @@ from maskcast.reading import pluralize
 
 # 000019 of aachen_000019_leftImg8bit
 _SEPARATE_NUMBER = re.compile(r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])")
+# A word with the separator after it, at the start of a name or before its last number: `mask_` of `mask_s0_0019`,
+# `s0_mask_0019`
+_FIRST_WORD = re.compile(r"[^\W\d_]+(?:[-_. ]+|(?=\d))")
+_LAST_WORD = re.compile(r"(?:^|(?<=[-_. ]))[^\W\d_]+[-_. ]*(?=\d+$)")
 MAX_GROUPS = 8  # maximum number of groups of one folder
 NUM_SAMPLES = 3  # number of images of a group that are inspected
 MAX_MASK_VALUES = 64  # maximum number of values of a mask; a photo has thousands
@@ -41,6 +46,8 @@ class ImageGroup:
         files: in numeric order.
         are_masks: whether they look like masks.
         read_error: why the inspected files cannot be read; empty if one can.
+        name_word: a word with its separator, at the start of their names or before the number, which tells the
+            kind of file: `mask_` of `mask_0001`. Empty if the names do not have one.
     """
 
     parts: tuple[str, ...]
@@ -48,6 +55,7 @@ class ImageGroup:
     files: tuple[Path, ...]
     are_masks: bool
     read_error: str = ""
+    name_word: str = ""
 
     @property
     def folder(self) -> str:
@@ -60,7 +68,21 @@ class ImageGroup:
 
     def by_key(self) -> dict[NameKey, Path]:
         """Returns its files by frame key."""
-        return {name_key(path.stem.removesuffix(self.name_suffix)): path for path in self.files}
+        return {name_key(self.core(path)): path for path in self.files}
+
+    def core(self, path: Path) -> str:
+        """Returns the name of a file without what tells its kind: `s0_0019` of `s0_mask_0019`."""
+        stem = path.stem.removesuffix(self.name_suffix)
+        if not self.name_word or stem.startswith(self.name_word):
+            return stem.removeprefix(self.name_word)
+        before, _, after = stem.rpartition(self.name_word)
+        return before + after
+
+    def file_pattern(self, core: str) -> str:
+        """Returns the pattern of its file names, without ending, for the pattern of their cores."""
+        if all(path.stem.startswith(self.name_word) for path in self.files):
+            return f"{self.name_word}{core}{self.name_suffix}"
+        return core.replace(FRAME, f"{self.name_word}{FRAME}") + self.name_suffix
 
 
 def find_image_groups(raw: Path) -> list[ImageGroup]:
@@ -89,7 +111,7 @@ def find_image_groups(raw: Path) -> list[ImageGroup]:
             files = tuple(folder / name for name in sorted(members, key=natural_sort_key))
             groups += _groups(folder.relative_to(raw).parts, tail, files)
         found += _merged(groups)
-    return found
+    return _divided(found)
 
 
 def _merged(groups: list[ImageGroup]) -> list[ImageGroup]:
@@ -106,22 +128,84 @@ def _merged(groups: list[ImageGroup]) -> list[ImageGroup]:
 def _is_single_frame(names: tuple[str, ...]) -> bool:
     """Whether a folder has one frame and its mask, named only by kind: `image.png`, `mask.png`."""
     stems = [PurePosixPath(name).stem for name in names]
-    called = [bool(MASK_WORDS.search(stem)) for stem in stems]
+    called = [is_named_as_masks((stem,)) for stem in stems]
     return len(names) <= MAX_GROUPS and {*called} == {True, False} and not re.search(r"\d", "".join(stems))
 
 
 def _groups(parts: tuple[str, ...], tail: str, files: tuple[Path, ...]) -> list[ImageGroup]:
     """Returns one group, or two if frames and masks differ only in their endings, `1.jpg` and `1.png`."""
-
-    def group(alike: tuple[Path, ...]) -> ImageGroup:
-        return ImageGroup(parts, tail, alike, *looks_like_masks(alike, "/".join((*parts, tail))))
-
     if len({path.stem for path in files}) < len(files):
         endings = sorted({path.suffix.lower() for path in files})
-        apart = [group(tuple(path for path in files if path.suffix.lower() == ending)) for ending in endings]
+        apart = [
+            _group(parts, tail, tuple(path for path in files if path.suffix.lower() == ending))
+            for ending in endings
+        ]
         if sorted(one.are_masks for one in apart) == [False, True]:
             return apart
-    return [group(files)]
+    return [_group(parts, tail, files)]
+
+
+def _group(parts: tuple[str, ...], tail: str, files: tuple[Path, ...], word: str = "") -> ImageGroup:
+    return ImageGroup(parts, tail, files, *looks_like_masks(files, "/".join((*parts, tail, word))), word)
+
+
+def _divided(groups: list[ImageGroup]) -> list[ImageGroup]:
+    """Returns groups, those of frames and masks divided by a word in their names, `img_1.jpg` and `mask_1.png`.
+
+    Where masks have folders or endings of their own, others are rather augmented copies.
+    """
+    found = dict[ImageGroup, list[ImageGroup]]()
+    for one in groups:
+        ways = _split_by_word(one.files, one.name_suffix)
+        kinds = (
+            [_group(one.parts, one.name_suffix, tuple(alike), word) for word, alike in way.items()] for way in ways
+        )
+        if (apart := next(filter(_are_frames_and_masks, kinds), None)) is not None:
+            found[one] = apart
+    if any(one.are_masks for one in groups if one not in found):
+        return groups
+    return [kind for one in groups for kind in found.get(one, [one])]
+
+
+def _are_frames_and_masks(groups: Sequence[ImageGroup]) -> bool:
+    """Whether groups whose names differ in a word are frames and masks, most of which have a frame."""
+    called = [one for one in groups if MASK_WORD.fullmatch(one.name_word)]
+    masks = [one for one in groups if one.are_masks or one in called]
+    frames = [one.keys() for one in groups if one not in masks]
+    named = len(groups) == 2 or bool(called)
+    known = set().union(*frames)
+    return named and bool(frames and masks) and all(2 * len(one.keys() & known) >= len(one.files) for one in masks)
+
+
+def _split_by_word(files: Sequence[Path], tail: str) -> Iterator[Mapping[str, list[Path]]]:
+    """Yields ways to divide files by a word that stands in the names of the same frames, the likeliest first.
+
+    `img_1`, `mask_1` are divided into `img_` and `mask_`; `1` and `mask_1` into `mask_` and an empty word.
+    """
+    words_of, owners = dict[Path, dict[str, str]](), defaultdict[str, set[str]](set)
+    for path in files:
+        words_of[path] = dict(kind_words(path.stem.removesuffix(tail)))
+        for word, core in words_of[path].items():
+            owners[core].add(word)
+    forms = Counter(frozenset(words) for words in owners.values() if 1 < len(words) <= MAX_GROUPS)
+    named = {words for words in forms if any(map(MASK_WORD.fullmatch, words))}
+    for words in sorted(forms, key=lambda words: (words not in named, -forms[words], sorted(words)))[:NUM_SAMPLES]:
+        found = defaultdict[str, list[Path]](list)
+        for path in files:
+            own = [word for word in words_of[path] if word and word in words]
+            if len(own) > 1 or not (own or "" in words):
+                break
+            found[own[0] if own else ""].append(path)
+        else:
+            yield found
+
+
+def kind_words(stem: str) -> Iterator[tuple[str, str]]:
+    """Yields the words of a name that may tell the kind of file, each with the rest; at first an empty one."""
+    yield "", stem
+    for match in (_FIRST_WORD.match(stem), _LAST_WORD.search(stem)):
+        if match and (core := stem[: match.start()] + stem[match.end() :]):
+            yield match[0], core
 
 
 def find_video_files(raw: Path) -> list[tuple[str, ...]]:

@@ -4,8 +4,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from itertools import permutations, product, takewhile
 from operator import ne
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -13,7 +15,9 @@ from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.images import read_image
 from maskcast.data.inspection.families import is_named_as_masks, open_at
+from maskcast.data.inspection.flat_images import SAME_COLOUR, flat_colours, have_texture
 from maskcast.data.inspection.image_groups import ImageGroup
+from maskcast.data.inspection.split_lists import split_of_name
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
 
@@ -48,7 +52,6 @@ DERIVED = re.compile(
 )
 
 SUBSET_RATIO = 10  # a folder with at most 1/SUBSET_RATIO of a video's frames is a selection of them, not a video
-SAME_COLOUR = 12.0  # grey levels: what JPEG changes, and no other picture is as near
 MAX_KINDS = 8  # folders that differ in one part of their path: more than this are sequences, not kinds of images
 MAX_COMPARED = 12  # folders of masks, and frames of each, that are compared
 
@@ -71,7 +74,7 @@ def derived_images(groups: Sequence[ImageGroup], has_videos: bool) -> dict[Image
     named = {
         one: word
         for one in groups
-        for word in (*one.parts, one.name_suffix.strip("_-. "))
+        for word in (*one.parts, *(text.strip("_-. ") for text in (one.name_suffix, one.name_word)))
         if DERIVED.fullmatch(word)
     }
     frames = [one.keys() for one in groups if one not in named and not one.are_masks]
@@ -105,6 +108,40 @@ def frames_shown_by(
             and not (nearest > _shared_depth(group, one) and {*group.parts} & {*one.parts})
         ),
         None,
+    )
+
+
+def flat_pictures(
+    frames: Sequence[ImageGroup], videos: Sequence[tuple[str, ...]]
+) -> dict[ImageGroup, tuple[str, bool]]:
+    """Returns pictures of masks among frames: of few flat colours, with the names of photographs or of a video.
+
+    With each comes the path of these photographs or this video, and whether the pictures are grey.
+
+    Args:
+        frames: groups of frames.
+        videos: paths of videos.
+    """
+    flat = lru_cache(lambda group: flat_colours(group.files))
+    found = {}
+    stems = {PurePosixPath(video[-1]).stem: "/".join(video) for video in videos}
+    of_videos = [(one, stems[one.parts[-1]]) for one in frames if one.parts and one.parts[-1] in stems]
+    of_frames = [
+        (one, other.folder)
+        for one, other in _parallel_pairs(frames, 0)
+        if one.keys() <= other.keys() and not _is_split(one, other) and flat(one) and have_texture(other.files)
+    ]
+    for one, place in (*of_videos, *of_frames):
+        if colours := flat(one):
+            found[one] = place, all(len({*colour.tolist()}) == 1 for colour in colours)
+    return found
+
+
+def _is_split(one: ImageGroup, other: ImageGroup) -> bool:
+    """Whether folders differ by the names of splits, `train` and `val`, and so not in the kind of image."""
+    return any(
+        ours != theirs and split_of_name(ours) is not None and split_of_name(theirs) is not None
+        for ours, theirs in zip(one.parts, other.parts, strict=True)
     )
 
 
@@ -197,7 +234,7 @@ def mask_like_frames(masks: Sequence[ImageGroup], frames: Sequence[ImageGroup]) 
 
 
 def _named_as_masks(group: ImageGroup) -> bool:
-    return is_named_as_masks((*group.parts, group.name_suffix))
+    return is_named_as_masks((*group.parts, group.name_suffix, group.name_word))
 
 
 def complementary_masks(read: Sequence[ImageGroup], others: Sequence[ImageGroup]) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from maskcast.data.archives.checks import ARCHIVE_SUFFIXES
 from maskcast.data.archives.unpack import is_archive
 from maskcast.data.inspection.clip_length import cover_horizon
+from maskcast.data.inspection.families import is_named_as_masks
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.fixed_layouts import (
     green_screen_evidence,
@@ -14,13 +15,14 @@ from maskcast.data.inspection.fixed_layouts import (
     inspect_competition,
     inspect_videos,
 )
-from maskcast.data.inspection.frames_and_masks import sort_images
+from maskcast.data.inspection.frames_and_masks import SortedImages, sort_images
 from maskcast.data.inspection.guess_patterns import Guess, guess_by_names, guess_patterns
 from maskcast.data.inspection.image_groups import (
     ImageGroup,
     find_image_groups,
     find_mask_video,
     find_video_files,
+    looks_like_masks,
     unsupported_files_text,
 )
 from maskcast.data.inspection.image_selection import (
@@ -77,12 +79,13 @@ def inspect_folder(raw: Path, *, photographs: bool = False) -> Findings:
             "prepare_clips.source (docs/green-screen.md)"
         )
     groups, videos, label_files = find_image_groups(raw), find_video_files(raw), LabelFiles(raw)
-    images = sort_images(groups, label_files, has_videos=bool(videos))
+    images = sort_images(groups, label_files, videos)
     if images.blurred and not images.masks and not label_files.by_format:
         one, twin = next(iter(images.blurred.items()))
         raise MaskcastError(
-            f"{raw}: {one.folder} is named like masks and has the file names of {twin.folder}, but has as many "
-            "colours as photographs. JPEG and resizing do this to masks; save masks as PNG, or move them away"
+            f"{raw}: {one.folder} is named like masks, or looks like them, and has the names of {twin}, but has "
+            "as many colours as photographs. JPEG and resizing do this to masks; save masks as PNG, or move them "
+            "away"
         )
     if not images.frames and not videos:
         if images.unread:
@@ -94,9 +97,42 @@ def inspect_folder(raw: Path, *, photographs: bool = False) -> Findings:
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
     masks = select_class_masks(images.masks)
     found = _inspect_groups(label_files, images.frames, masks, videos, PROJECT_REASON if photographs else "")
+    if found.source["layout"] == "frame_folders":
+        _check_pairing(raw, found, images)
     found.warnings[:0] = images.left_out(found.source["layout"])
     _add_mirror_swaps(found)
     return found
+
+
+def _check_pairing(raw: Path, found: Findings, images: SortedImages) -> None:
+    """Checks that masks, where images are named so and look so, belong to frames.
+
+    Raises:
+        MaskcastError: if no mask does: then masks would be left out, or be read as frames, in silence.
+    """
+    if found.labelled:
+        return
+    lost = next((one.files for one in images.masks if is_named_as_masks((one.folder, one.name_suffix))), ())
+    if not lost:
+        footage = find_sequences(raw, str(found.source["images"]))
+        counts = {name: len(files.images) for name, files in footage.items()}
+        lost = next(
+            (
+                tuple(footage[name].images)
+                for name in counts
+                if is_named_as_masks((name,))
+                and any(counts[name] == counts[other] and not is_named_as_masks((other,)) for other in counts)
+                and looks_like_masks(tuple(footage[name].images), name)[0]
+            ),
+            (),
+        )
+    if lost:
+        path = lost[0].relative_to(raw).as_posix()
+        raise MaskcastError(
+            f"{raw}: {path} and {pluralize(len(lost) - 1, 'other')} of its folder are named like masks and look "
+            "like masks, and belong to no frame by their names: give masks the names of their frames, in a folder "
+            "of their own, e.g. frames/street_0001.png and masks/street_0001.png, or move them away"
+        )
 
 
 def _add_mirror_swaps(found: Findings) -> None:

@@ -141,15 +141,24 @@ def match_names(images: Collection[str], masks: dict[str, SequencePaths]) -> dic
 
 
 def without_masks(images: dict[str, SequencePaths], masks: dict[str, SequencePaths]) -> dict[str, SequencePaths]:
-    """Returns the sequences without those that are masks of others, e.g. a folder `trainannot` beside `train`."""
+    """Returns the sequences without those that are masks of others, e.g. a folder `trainannot` beside `train`.
+
+    With `{clip}_{frame}.png` the masks `mask_s0_0019.png` are a sequence, too.
+    """
     mask_owners: dict[Path | None, str] = {
         place: name
         for name, files in masks.items()
         if name in images and (path := _single_path(name, files)) is not None
         for place in (*path.parents, path)  # `01_GT/SEG` beside `01`
     }
+    image_owners = {
+        path: name for name, files in masks.items() if name in images for path in files.frames.values()
+    }
     return {
-        name: files for name, files in images.items() if mask_owners.get(_single_path(name, files), name) == name
+        name: files
+        for name, files in images.items()
+        if mask_owners.get(_single_path(name, files), name) == name
+        and ({name, None} & (own := {image_owners.get(path) for path in files.frames.values()}) or not own)
     }
 
 
