@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     limit_threads()
     try:
         with raise_on_signals(), convert_system_errors():
-            _check_place()
+            _check_process()
             try:
                 code = _run_command(arguments)
             except SystemExit:  # argparse's, as after --help
@@ -78,7 +78,12 @@ def _run_command(arguments: Sequence[str]) -> int:
     return int(module.run(parser.parse_args(rest)))
 
 
-def _check_place() -> None:
+def _check_process() -> None:
+    if (encoding := sys.getfilesystemencoding()) != "utf-8":
+        raise MaskcastError(
+            f"file names are read as {encoding} by this locale, and clips would get other ids than in UTF-8; set "
+            "PYTHONUTF8=1"
+        )
     try:
         os.getcwd()
     except FileNotFoundError:

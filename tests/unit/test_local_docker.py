@@ -1,10 +1,12 @@
 """Containers of a local run reach what processes on this machine reach: registry, proxies and certificates."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from maskcast.errors import MaskcastError
+from maskcast.runner.mlflow_client import check_database, new_client
 from maskcast.runner.mlflow_uri import tracking_uri
 from pipelines.local_docker import surroundings
 
@@ -27,6 +29,23 @@ def test_containers_use_the_registry_of_processes(here: Path, monkeypatch: pytes
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/absent/mlflow.db")
     with pytest.raises(MaskcastError, match=r"absent/mlflow\.db: cannot be written"):
         surroundings({}, here, [])
+
+
+@pytest.mark.parametrize("name", ["x%20y", "why?"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_database_in_a_folder_that_mlflow_would_take_for_another_is_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str, read_only: bool
+) -> None:
+    """MLflow makes the folder of the encoded path: an empty one beside the project, or it fails after minutes."""
+    (here / name).mkdir()
+    monkeypatch.chdir(here / name)
+    with pytest.raises(
+        MaskcastError, match=rf"{re.escape(name)}/mlflow\.db: MLflow cannot use a path with % or \?; ren"
+    ):
+        new_client(read_only=read_only)
+    assert [path.name for path in here.iterdir()] == [name]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
+    check_database(tracking_uri(), read_only=False)
 
 
 def test_a_server_needs_no_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,19 @@ def test_a_working_directory_that_has_gone_is_said(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, line)
 
 
+def test_file_names_in_another_encoding_are_refused_as_they_would_give_clips_other_ids() -> None:
+    """A locale such as de_DE.ISO-8859-1; C counts as UTF-8 unless Python is told otherwise."""
+    ascii_names = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([*COMMAND, "--version"], env=ascii_names, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: file names are read as ascii by this locale, and clips would get other ids than in UTF-8; set "
+        "PYTHONUTF8=1\n",
+    )
+    done = subprocess.run([*COMMAND, "--version"], env=ascii_names | {"PYTHONUTF8": "1"}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal of 80 columns."""

@@ -5,6 +5,7 @@ Credentials come from the environment (``MLFLOW_TRACKING_USERNAME`` and others) 
 
 import logging
 import os
+import re
 import tempfile
 import uuid
 from functools import cache
@@ -127,11 +128,17 @@ def check_database(uri: str, read_only: bool) -> None:
         read_only: whether access is read-only.
 
     Raises:
-        MaskcastError: it does not exist for a query, cannot be read or written, or is not a database.
+        MaskcastError: it does not exist for a query, cannot be read or written, or is not a database, or MLflow
+            cannot use its path.
     """
     path = database_file(uri)
     if path is None:
         return
+    if re.search("[%?]", str(path)):  # MLflow does not decode the path whose folder it makes
+        raise MaskcastError(
+            f"{path}: MLflow cannot use a path with % or ?; rename the folder, or set {TRACKING_URI} to another "
+            "database or a server"
+        )
     if read_only and not path.is_file():
         raise MaskcastError(
             f"no models: {redacted(uri)} does not exist; {how_to_register()}, change to the folder where the "
