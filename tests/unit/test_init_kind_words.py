@@ -105,6 +105,18 @@ def test_videos_beside_the_folders_of_their_masks_lack_no_frames(tmp_path: Path)
     assert len(found.labelled) == 2 and not any("no frames" in note for note in notes)
 
 
+@pytest.mark.parametrize("case", ["case_{:03d}", "{word}"])
+def test_the_number_of_nnu_nets_channel_belongs_to_no_name(case: str, tmp_path: Path) -> None:
+    for k in range(12):
+        name = case.format(k, word=f"{'abc'[k % 3]}{'wxyz'[k // 3]}")
+        frames, masks = frames_of(k, 1)
+        write(tmp_path, f"imagesTr/{name}_0000.png", frames)
+        write(tmp_path, f"labelsTr/{name}.png", masks)
+    found = inspect_folder(tmp_path)
+    assert (found.source["images"], found.source["masks"]) == ("imagesTr/{clip}_0000.png", "labelsTr/{clip}.png")
+    assert sum(found.labelled.values()) == sum(found.sequences.values()) == 12
+
+
 @pytest.mark.parametrize("words", [("left_", "right_"), ("walk_", "jump_"), ("before_", "after_"), ("a", "b")])
 def test_words_that_tell_sequences_apart_are_none_of_masks(words: tuple[str, ...], tmp_path: Path) -> None:
     for k, word in enumerate(words):

@@ -26,6 +26,7 @@ from maskcast.reading import pluralize
 
 # 000019 of aachen_000019_leftImg8bit
 _SEPARATE_NUMBER = re.compile(r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])")
+_CHANNEL = re.compile(r"_\d{4}$")  # of nnU-Net
 # A word with the separator after it, at the start of a name or before its last number: `mask_` of `mask_s0_0019`,
 # `s0_mask_0019`
 _FIRST_WORD = re.compile(r"[^\W\d_]+(?:[-_. ]+|(?=\d))")
@@ -111,7 +112,7 @@ def find_image_groups(raw: Path) -> list[ImageGroup]:
             files = tuple(folder / name for name in sorted(members, key=natural_sort_key))
             groups += _groups(folder.relative_to(raw).parts, tail, files)
         found += _merged(groups)
-    return _divided(found)
+    return _divided(_without_channels(found))
 
 
 def _merged(groups: list[ImageGroup]) -> list[ImageGroup]:
@@ -147,6 +148,22 @@ def _groups(parts: tuple[str, ...], tail: str, files: tuple[Path, ...]) -> list[
 
 def _group(parts: tuple[str, ...], tail: str, files: tuple[Path, ...], word: str = "") -> ImageGroup:
     return ImageGroup(parts, tail, files, *looks_like_masks(files, "/".join((*parts, tail, word))), word)
+
+
+def _without_channels(groups: list[ImageGroup]) -> list[ImageGroup]:
+    """Returns groups; nnU-Net numbers channels, so that the mask of `a_0000` is `a`: there `_0000` is a suffix."""
+    found = []
+    for one in groups:
+        numbers = {number and number[0] for number in (_CHANNEL.search(path.stem) for path in one.files)}
+        channel = numbers.pop() if len(numbers) == 1 and not one.name_suffix else None
+        core = one if channel is None else replace(one, name_suffix=channel)
+        has_masks = any(
+            2 * len(other.keys() & core.keys()) >= len(other.files) and not other.keys() & one.keys()
+            for other in groups
+            if other.are_masks
+        )
+        found.append(core if has_masks else one)
+    return found
 
 
 def _divided(groups: list[ImageGroup]) -> list[ImageGroup]:
