@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from maskcast.data.inspection.families import is_named_as_masks
 from maskcast.data.inspection.findings import MIN_CONTEXT
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.image_selection import (
@@ -103,7 +102,7 @@ def sort_images(
     )
     drawn = mask_like_frames(masks, frames)
     if not frames and not has_videos and label_files.by_format:  # the masks are in these
-        drawn = [one for one in masks if not is_named_as_masks((*one.parts, one.name_suffix, one.name_word))]
+        drawn = [one for one in masks if not one.named_as_masks]
     frames, masks = [*frames, *drawn], _without(masks, drawn)
     stills = [one for one in frames if has_videos and len(one.files) < 2 * MIN_CONTEXT]
     frames = _without(frames, stills)

@@ -79,6 +79,8 @@ def _video_pattern(alone: Family) -> str:
 def _guess_masks_of_videos(videos: Sequence[Parts], masks: Sequence[ImageGroup]) -> Guess | None:
     """Returns patterns for videos of one folder and masks of another, `street_0019`, or None."""
     alone = max(families(_with_any_suffix(videos)), key=lambda one: len(one.names))
+    if len(masks) > 1 or alone.parts[-1]:
+        return None
     stems = [path.stem.removesuffix(masks[0].name_suffix) for path in masks[0].files]
     names = sorted((PurePosixPath(parts[-1]).stem for parts in videos), key=len, reverse=True)
     found = {
@@ -86,7 +88,7 @@ def _guess_masks_of_videos(videos: Sequence[Parts], masks: Sequence[ImageGroup])
         for stem in stems
     }
     between = found.pop()
-    if len(masks) > 1 or found or between is None or alone.parts[-1]:
+    if found or between is None:
         return None
     name = f"{CLIP}{between}{FRAME}{masks[0].name_suffix}{_ending(masks, [])}"
     return Guess(_video_pattern(alone), "/".join((*masks[0].parts, name)))

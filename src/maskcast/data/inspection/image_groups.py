@@ -71,6 +71,11 @@ class ImageGroup:
         """Returns its files by frame key."""
         return {name_key(self.core(path)): path for path in self.files}
 
+    @property
+    def named_as_masks(self) -> bool:
+        """Whether a part of its path, or a text that tells the kind of file, is usual for masks."""
+        return is_named_as_masks((*self.parts, self.name_suffix, self.name_word))
+
     def core(self, path: Path) -> str:
         """Returns the name of a file without what tells its kind: `s0_0019` of `s0_mask_0019`."""
         stem = path.stem.removesuffix(self.name_suffix)

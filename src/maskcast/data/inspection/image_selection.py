@@ -14,7 +14,7 @@ import numpy as np
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.images import read_image
-from maskcast.data.inspection.families import is_named_as_masks, open_at
+from maskcast.data.inspection.families import open_at
 from maskcast.data.inspection.flat_images import SAME_COLOUR, flat_colours, have_texture
 from maskcast.data.inspection.image_groups import ImageGroup
 from maskcast.data.inspection.split_lists import split_of_name
@@ -96,14 +96,14 @@ def frames_shown_by(
     Frames in a folder with masks of their own are not those of others: `labelled/images` does not match
     `all/images`.
     """
-    if not _named_as_masks(group):
+    if not group.named_as_masks:
         return None
     names, nearest = group.keys(), max((_shared_depth(group, one) for one in masks), default=0)
     return next(
         (
             one
             for one in frames
-            if not _named_as_masks(one)
+            if not one.named_as_masks
             and names <= one.keys()
             and not (nearest > _shared_depth(group, one) and {*group.parts} & {*one.parts})
         ),
@@ -222,19 +222,15 @@ def _shared_depth(one: ImageGroup, other: ImageGroup) -> int:
 
 def mask_like_frames(masks: Sequence[ImageGroup], frames: Sequence[ImageGroup]) -> list[ImageGroup]:
     """Returns drawings and dark pictures that look like masks but are frames: masks with the same names exist."""
-    called = [one.keys() for one in masks if _named_as_masks(one)]
+    called = [one.keys() for one in masks if one.named_as_masks]
     of_photographs = [one.keys() for one in frames]
     return [
         one
         for one in masks
-        if not _named_as_masks(one)
+        if not one.named_as_masks
         and one.keys() in called
         and not any(one.keys() <= names for names in of_photographs)
     ]
-
-
-def _named_as_masks(group: ImageGroup) -> bool:
-    return is_named_as_masks((*group.parts, group.name_suffix, group.name_word))
 
 
 def complementary_masks(read: Sequence[ImageGroup], others: Sequence[ImageGroup]) -> tuple[str, str] | None:
