@@ -298,7 +298,7 @@ def test_a_folder_that_is_copied_or_moved_keeps_its_runs_and_models(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    home, copy, moved = (tmp_path / name for name in ("my möve %20?", "copy", "moved"))
+    home, copy, moved = (tmp_path / name for name in ("a möve", "copy", "moved"))
     home.mkdir()
     monkeypatch.chdir(home)
     run(workshop.forecaster(1))
