@@ -568,3 +568,22 @@ def test_run_lengths_of_bdd100k_and_mots_are_said(tmp_path: Path) -> None:
         path.write_text("1 2001 2 1080 1920 WSV:2d;1O10000O10\n1 2002 2 1080 1920 abc\n")
     said = "train/MOTS20-02/gt/gt.txt is MOTS' text of run lengths, and is not read: take its images of the same"
     assert any(warning.startswith(said) for warning in plan_params(tmp_path / "mots").findings.warnings)
+
+
+@pytest.mark.parametrize(
+    ("names", "sequences"),
+    [
+        (("sh010.{}", "sh020.{}", "sh030.{}"), 3),  # as renderers and programs for compositing write frames
+        (("1305031452.{}", "1305031453.{}", "1305031454.{}"), 1),  # times, as TUM's RGB-D sets have them
+    ],
+)
+def test_a_dot_before_the_number_of_a_frame_ends_the_name_of_its_sequence(
+    names: tuple[str, ...], sequences: int, tmp_path: Path
+) -> None:
+    for k, name in enumerate(names):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / "plates", frames, name.format("{:04d}") + ".png")
+        write_images(tmp_path / "mattes", masks, name.format("{:04d}") + ".png")
+    found = plan_params(tmp_path).findings
+    assert found.source["images"] == ("plates/{clip}.{frame}.png" if sequences > 1 else "plates/{frame}.png")
+    assert len(found.labelled) == sequences and sum(found.labelled.values()) == 3 * LENGTH
