@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from kfp_server_api.models import V2beta1Run
 from kubernetes.client import CoreV1Api, V1Pod
 
-from maskcast.runner.pod_status import is_queued, starting_since, waiting_reason
+from maskcast.runner.pod_status import PATIENCE, is_queued, slow_start, waiting_reason
 from pipelines.client.connection import Client
 from pipelines.client.pods import RunPods, StagePod, error_line, executors, failure_reason, is_loop
 from pipelines.client.stage_logs import DRIVER_FAILED, StageLogs
@@ -15,8 +15,6 @@ from pipelines.client.stages import THE_RUN, StageState, driver_failed, run_stat
 from pipelines.pod_metadata import QUEUE_LABEL
 
 QUEUED = "admission by its queue"
-PATIENCE = timedelta(seconds=30)
-"""Waits shorter than this are a normal start of a pod, and not reported."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +104,13 @@ def _waiting(pod: V1Pod, reach: RunPods) -> Waiting | None:
     """Returns what a pod has waited for, longer than its start normally takes; None for nothing."""
     since: datetime = pod.metadata.creation_timestamp
     why = QUEUED if is_queued(pod) else waiting_reason(pod)
-    starting = why is None
-    if starting:
-        since = starting_since(pod) or datetime.now(UTC)
-    if datetime.now(UTC) - since < PATIENCE:
+    if why is None:
+        if (slow := slow_start(pod, reach.warnings)) is None:
+            return None
+        why, since = slow
+    elif datetime.now(UTC) - since < PATIENCE:
         return None
-    if starting:  # events alone say what is missing, e.g. a volume
-        why = ": ".join(filter(None, ["containers are being created", reach.last_warning(pod)]))
-    return Waiting(str(why), since, why is QUEUED, QUEUE_LABEL in (pod.metadata.labels or {}))
+    return Waiting(why, since, why is QUEUED, QUEUE_LABEL in (pod.metadata.labels or {}))
 
 
 def _of_stage(logs: StageLogs, task: str) -> str | None:

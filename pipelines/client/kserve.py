@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from kubernetes import client
 from kubernetes.client import ApiClient, ApiextensionsV1Api, CoreV1Api, CustomObjectsApi
 
 from maskcast.errors import MaskcastError
-from maskcast.runner.pod_status import WaitReporter, waiting_reason
+from maskcast.runner.pod_status import WaitReporter, why_pending
 from pipelines.client.inference_service import API_VERSION, GROUP, PLURAL
-from pipelines.client.kube import ForbiddenError, call_api, no_namespace
+from pipelines.client.kube import ForbiddenError, call_api, list_warnings, no_namespace
 from pipelines.client.manifests import Manifest
 from pipelines.cluster import Cluster
 
@@ -104,11 +105,13 @@ class Service:
 
     def _waits(self) -> list[str]:
         label = f"{GROUP}/inferenceservice={self.name}"
+        api, namespace = CoreV1Api(self.api), self.cluster.namespace
         try:
-            pods = call_api(CoreV1Api(self.api).list_namespaced_pod, self.cluster.namespace, label_selector=label)
+            pods = call_api(api.list_namespaced_pod, namespace, label_selector=label)
         except ForbiddenError:
             return []
-        return [f"{pod.metadata.name}: {why}" for pod in pods.items if (why := waiting_reason(pod))]
+        warnings = partial(list_warnings, api, namespace)
+        return [f"{pod.metadata.name}: {why}" for pod in pods.items if (why := why_pending(pod, warnings))]
 
     def _check_kserve(self, *, canary: bool = False) -> None:
         try:

@@ -85,3 +85,13 @@ def call_api(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         raise MaskcastError(
             f"the Kubernetes API is unreachable ({error}); check `kubectl cluster-info` and the network"
         ) from None
+
+
+def list_warnings(api: client.CoreV1Api, namespace: str, name: str) -> list[client.CoreV1Event]:
+    """Returns the events of type Warning of the object with a name; empty if they cannot be listed."""
+    selector = f"involvedObject.name={name},type=Warning"
+    try:
+        found = call_api(api.list_namespaced_event, namespace, field_selector=selector)
+    except MaskcastError:
+        return []
+    return found.items if found else []

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from kfp_server_api.models import V2beta1Run
@@ -81,17 +80,9 @@ class RunPods:
         self.hidden = None
         return by_age(found.items if found else [])
 
-    def last_warning(self, pod: V1Pod) -> str | None:
-        """Returns the newest warning among the events of a pod; None without one, or if they cannot be listed."""
-        selector = f"involvedObject.name={pod.metadata.name},type=Warning"
-        if self.api is None:
-            return None
-        try:
-            found = kube.call_api(self.api.list_namespaced_event, self.namespace, field_selector=selector)
-        except MaskcastError:
-            return None
-        newest = max(found.items if found else [], key=_time_of, default=None)
-        return f"{newest.reason}: {' '.join((newest.message or '').split())}" if newest else None
+    def warnings(self, name: str) -> list[CoreV1Event]:
+        """Returns the events of type Warning of the object with a name; empty if they cannot be listed."""
+        return [] if self.api is None else kube.list_warnings(self.api, self.namespace, name)
 
 
 def by_age(pods: Iterable[V1Pod]) -> list[StagePod]:
@@ -200,10 +191,6 @@ def error_line(log: str) -> str | None:
     # kfp's driver writes klog: F1126 08:59:45.123456   15 main.go:79] what went wrong
     fatal = re.findall(r"^F\d{4} [\d:.]+ +\d+ \S+\] (.+)$", log, re.MULTILINE)
     return str(fatal[-1]).strip() if fatal else None
-
-
-def _time_of(event: CoreV1Event) -> datetime:
-    return event.last_timestamp or event.event_time or event.metadata.creation_timestamp
 
 
 def _stage_pod(pod: V1Pod) -> StagePod | None:

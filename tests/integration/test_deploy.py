@@ -223,6 +223,13 @@ def test_it_waits_until_the_service_answers(kube, versions, cluster, monkeypatch
     waits, error = capsys.readouterr().err.splitlines()
     assert waits.startswith(f"InferenceService/maskcast waits: {why}")
     assert error.startswith(f"error: InferenceService maskcast is not ready after 15 minutes: {why}")
+    pod["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "ContainerCreating"}}
+    pod["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    ]
+    put_pod(kube, pod, name="maskcast-v1-predictor-0", namespace="team", labels=labels)
+    assert models("deploy", "champion", "--wait", "--cluster", cluster) == 2
+    assert "maskcast-v1-predictor-0: containers are being created" in capsys.readouterr().err
     kube.objects[SERVICE]["status"] = {
         "conditions": [{"type": "Ready", "status": "True"}],
         "url": "http://maskcast-team.example.com",

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -181,6 +182,23 @@ def test_what_holds_a_job_up_is_said_once(
         metadata=client.V1ObjectMeta(labels={kube.INDEX: "1"}),
         status=client.V1PodStatus(phase="Pending", conditions=[unschedulable]),
     )
+    found = client.V1PodCondition(
+        type="PodScheduled", status="True", last_transition_time=datetime.now(UTC) - timedelta(minutes=1)
+    )
+    creating = client.V1ContainerState(waiting=client.V1ContainerStateWaiting(reason="ContainerCreating"))
+    container = client.V1ContainerStatus(
+        name="node", image="maskcast", image_id="", ready=False, restart_count=0, state=creating
+    )
+    starting = client.V1Pod(
+        metadata=client.V1ObjectMeta(name="job-1-node-0-0", labels={kube.INDEX: "0"}),
+        status=client.V1PodStatus(phase="Pending", conditions=[found], container_statuses=[container]),
+    )
+    unmounted = client.CoreV1Event(
+        involved_object=client.V1ObjectReference(),
+        metadata=client.V1ObjectMeta(),
+        reason="FailedMount",
+        message="volume not found",
+    )
     refused = client.CoreV1Event(
         involved_object=client.V1ObjectReference(),
         metadata=client.V1ObjectMeta(),
@@ -191,20 +209,23 @@ def test_what_holds_a_job_up_is_said_once(
 
     def list_events(namespace: str, field_selector: str, **_: Any) -> Any:
         asked.append(f"{namespace} {field_selector}")
-        return SimpleNamespace(items=[refused])
+        return SimpleNamespace(items=[unmounted if "node-0" in field_selector else refused])
 
     cluster = kube.PodNamespace(client.ApiClient(), "team")
     monkeypatch.setattr(cluster.core, "list_namespaced_event", list_events)
     suspended = {"type": "Suspended", "status": "True", "message": "waits for quota"}
     told = WaitReporter("TrainJob job-1", 0.0)
     for _ in range(2):
-        told.report_new(cluster._waiting_reasons("job-1", {"status": {"conditions": [suspended]}}, [pod]))
+        job = {"status": {"conditions": [suspended]}}
+        told.report_new(cluster._waiting_reasons("job-1", job, [starting, pod]))
     assert capsys.readouterr().err.splitlines() == [
+        "TrainJob job-1: node 0 waits: containers are being created: FailedMount: volume not found",
         "TrainJob job-1: node 1 waits: unschedulable: 1 Insufficient cpu",
         "TrainJob job-1: Suspended is True: waits for quota",
         "TrainJob job-1: TrainJobResourcesCreationFailed: admission webhook denied the request",
     ]
-    assert asked == ["team involvedObject.name=job-1,type=Warning"] * 2
+    names = ["job-1-node-0-0", "job-1"]  # events of pods are asked for only where their containers are slow
+    assert asked == [f"team involvedObject.name={name},type=Warning" for name in names] * 2
     WaitReporter("TrainJob job-1", 60.0).report_new(cluster._waiting_reasons("job-1", {}, [pod]))
     assert not capsys.readouterr().err  # it is only starting
 

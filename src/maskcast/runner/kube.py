@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import pluralize
-from maskcast.runner.pod_status import WaitReporter, waiting_reason
+from maskcast.runner.pod_status import WaitReporter, why_pending
 
 Json = dict[str, Any]
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
@@ -111,20 +111,24 @@ class PodNamespace:
     def _waiting_reasons(self, name: str, job: Json, pods: Sequence[Any]) -> Iterator[str]:
         """Yields reasons why nodes have not started, from pods and from the job's conditions and events."""
         for pod in pods:
-            if pod.status.phase == "Pending" and (reason := waiting_reason(pod)):
+            if pod.status.phase == "Pending" and (reason := why_pending(pod, self._warnings)):
                 yield f"node {pod.metadata.labels.get(INDEX)} waits: {reason}"
         for condition in job.get("status", {}).get("conditions", []):
             if message := condition.get("message"):
                 yield f"{condition['type']} is {condition['status']}: {message}"
         # If the API rejects a JobSet, only events report it.
+        yield from (f"{event.reason}: {event.message}" for event in self._warnings(name))
+
+    def _warnings(self, name: str) -> list[Any]:
+        """Returns the events of type Warning of the object with a name; empty if the role cannot read them."""
         selector = f"involvedObject.name={name},type=Warning"
         try:
             events = _request(
                 "list events", self.core.list_namespaced_event, self.namespace, field_selector=selector
             )
-        except _RefusedError:  # an older role without access to events
-            return
-        yield from (f"{event.reason}: {event.message}" for event in events.items)
+        except _RefusedError:
+            return []
+        return list(events.items)
 
     def _failure(self, name: str, pods: Sequence[Any], message: str) -> MaskcastError:
         """Returns the error of a failed node, or else that of the job."""

@@ -2,14 +2,16 @@
 
 import re
 import time
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from maskcast.progress import say
 
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 STARTUP_REASONS = ("ContainerCreating", "PodInitializing")
+PATIENCE = timedelta(seconds=30)
+"""Waits shorter than this are a normal start of a pod, and not reported."""
 
 
 class WaitReporter:
@@ -31,6 +33,18 @@ class WaitReporter:
             if line not in self.reported:
                 self.reported.add(line)
                 say(f"{self.title}: {line}")
+
+
+def why_pending(pod: Any, warnings: Callable[[str], Iterable[Any]]) -> str | None:
+    """Returns what a pod waits for, or None if it does not wait, or no longer than a start normally takes.
+
+    Args:
+        pod: object of the `kubernetes` package.
+        warnings: see `slow_start`.
+    """
+    if (why := waiting_reason(pod)) is None and (slow := slow_start(pod, warnings)) is not None:
+        why, _ = slow
+    return why
 
 
 def waiting_reason(pod: Any) -> str | None:
@@ -58,7 +72,28 @@ def waiting_reason(pod: Any) -> str | None:
     return None
 
 
-def starting_since(pod: Any) -> datetime | None:
+def slow_start(pod: Any, warnings: Callable[[str], Iterable[Any]]) -> tuple[str, datetime] | None:
+    """Returns what is said of a pod whose containers are long not created, and since when; None for another pod.
+
+    Args:
+        pod: object of the `kubernetes` package.
+        warnings: lists the events of type Warning of the object with a name; they alone say what is missing, e.g.
+            a volume.
+    """
+    since = _starting_since(pod)
+    if since is None or datetime.now(UTC) - since < PATIENCE:
+        return None
+    newest = max(warnings(pod.metadata.name), key=_time_of, default=None)
+    cause = newest and f"{newest.reason}: {' '.join((newest.message or '').split())}"
+    return ": ".join(filter(None, ["containers are being created", cause])), since
+
+
+def _time_of(event: Any) -> datetime:
+    time: datetime = event.last_timestamp or event.event_time or event.metadata.creation_timestamp
+    return time
+
+
+def _starting_since(pod: Any) -> datetime | None:
     """Returns when a node was found for a pod whose containers are not yet created, or None for another pod."""
     status = pod.status
     containers = [*(status.init_container_statuses or []), *(status.container_statuses or [])]
