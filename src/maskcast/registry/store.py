@@ -7,7 +7,7 @@ evaluation.json and the scores of each clip or image), ``maskcast.verdict`` (pas
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from maskcast.redaction import redacted
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.runner.dvc_lock import how_to_register
 from maskcast.runner.mlflow_client import download_files, list_files, new_client
-from maskcast.runner.mlflow_errors import is_not_found
+from maskcast.runner.mlflow_errors import is_conflict, is_not_found
 from maskcast.runner.mlflow_uri import redacted_uri
 
 NAME = r"^[\w.-]+$"  # of a registered model
@@ -91,7 +91,7 @@ class Registry:
 
     def tag_model(self, name: str, value: str) -> None:
         """Sets a tag of the registered model."""
-        self.client.set_registered_model_tag(self.name, name, value)
+        _write(self.client.set_registered_model_tag, self.name, name, value)
 
     def versions(self) -> list[Version]:
         """Returns all versions, newest first."""
@@ -163,11 +163,11 @@ class Registry:
     def tag(self, number: int, tags: Mapping[str, str]) -> None:
         """Sets tags of a version."""
         for name, value in tags.items():
-            self.client.set_model_version_tag(self.name, str(number), name, value)
+            _write(self.client.set_model_version_tag, self.name, str(number), name, value)
 
     def set_alias(self, alias: str, number: int) -> None:
         """Sets an alias to a version."""
-        self.client.set_registered_model_alias(self.name, alias, str(number))
+        _write(self.client.set_registered_model_alias, self.name, alias, str(number))
 
     def drop_alias(self, alias: str) -> None:
         """Removes an alias."""
@@ -259,3 +259,13 @@ class Registry:
         with log_if_slow(f"a response of {redacted_uri()}"):  # the first request of most commands
             models = self.client.search_registered_models(f"name = '{self.name}'")
         return models[0] if models else None
+
+
+def _write(call: Callable[..., None], *arguments: str) -> None:
+    """Calls a method of MLflow that writes a tag or an alias, again if another process wrote the same one."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        if not is_conflict(error):
+            raise
+        call(*arguments)

@@ -133,6 +133,17 @@ def is_not_found(error: Exception) -> bool:
     return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
+def is_conflict(error: Exception) -> bool:
+    """Whether MLflow could not write a row because another process had just written it.
+
+    MLflow looks whether a tag or an alias exists before it writes it, so that the same request then succeeds.
+    """
+    code, text = getattr(error, "error_code", ""), str(error)
+    return (
+        code == "BAD_REQUEST" and re.search(r"unique constraint|duplicate entry", text, re.IGNORECASE) is not None
+    )
+
+
 def bad_request(error: MaskcastError) -> Exception:
     """Converts an error to one that MLflow's model server sends to a client with status 400."""
     from mlflow.exceptions import MlflowException
