@@ -92,7 +92,8 @@ def cause(client: Client, at: Snapshot, api: CoreV1Api | None) -> Cause | None:
     for stage in at.stages:
         if stage.state == "FAILED":
             why = _of_stage(logs, stage.task)
-            return Cause(f"{stage.name}: {why or logs.missing(stage.task)}", has_log=why is not None)
+            has_log = why is not None and not is_loop(stage.task)  # a loop has none of its own
+            return Cause(f"{stage.name}: {why or logs.missing(stage.task)}", has_log)
     for task in ["root", *names]:
         if driver_failed(run, task):
             what, why = names.get(task, THE_RUN), _of_driver(logs, task)
