@@ -34,7 +34,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup lets them ignore it
 # KFP reads the whole stack each time it sets something of a task. For a frame whose file is of no module, as those
 # of pytest-xdist are, `inspect` looks through all modules: to compile a pipeline would take ten times as long.
 for _frame, _ in traceback.walk_stack(None):
-    inspect.modulesbyfile.setdefault(_frame.f_code.co_filename, _frame.f_globals["__name__"])
+    inspect.modulesbyfile.setdefault(_frame.f_code.co_filename, _frame.f_globals.get("__name__", __name__))
 
 
 @pytest.hookimpl(wrapper=True)
