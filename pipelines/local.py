@@ -12,7 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -168,8 +168,12 @@ def _stages_stop_first() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends this process at once
         stopped.append(number)
         running = psutil.Process().children()
-        for child in running:
-            child.terminate()  # stages ignore a second signal
+        for shell in running:
+            shell.suspend()  # it starts the stage, which it could do below
+            for each in (*shell.children(), shell):
+                with suppress(psutil.NoSuchProcess):
+                    each.terminate()  # stages ignore a second signal
+            shell.resume()
         if not running:
             raise Stopped(number)
 

@@ -284,11 +284,13 @@ def test_run_local_says_where_it_was_stopped(folder: Path) -> None:
     assert re.search(r"stopped in prepare_clips; full output: .*/log-\d+\.txt$", said)
 
 
+# KFP starts a stage by a shell, which does not pass a signal on.
 LOCAL = """
 import subprocess, sys
 from pipelines.local import _stages_stop_first
+command = ["sh", "-ec", '"$0" -c "$1"; exit', sys.executable, sys.argv[1]]
 with _stages_stop_first():
-    with subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True) as stage:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as stage:
         for line in stage.stdout:
             print(line, end="", flush=True)
     raise RuntimeError("the stage failed")
