@@ -169,11 +169,13 @@ def _stages_stop_first() -> Iterator[None]:
         stopped.append(number)
         running = psutil.Process().children()
         for shell in running:
-            shell.suspend()  # it starts the stage, which it could do below
-            for each in (*shell.children(), shell):
-                with suppress(psutil.NoSuchProcess):
-                    each.terminate()  # stages ignore a second signal
-            shell.resume()
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                shell.suspend()  # else it could start the stage in the meantime
+                for stage in shell.children():
+                    with suppress(psutil.NoSuchProcess):
+                        stage.terminate()  # stages ignore a second signal
+                shell.terminate()
+                shell.resume()
         if not running:
             raise Stopped(number)
 
