@@ -94,11 +94,13 @@ def base() -> str:
         return OFFICIAL_BASE
     if not shutil.which("mmdebstrap"):
         lacking(f"{OFFICIAL_BASE} cannot be pulled, and there is no mmdebstrap to make a stand-in")
-    excluded = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "locale", "man")]
     # Builds must trust what this machine trusts, a proxy for example.
     certificates = f"--customize-hook=upload {CERTIFICATES} {CERTIFICATES}"
-    bootstrap = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3-venv,ca-certificates"]
-    with subprocess.Popen([*bootstrap, *excluded, certificates, "bookworm"], stdout=subprocess.PIPE) as packages:
+    # Nothing is left out by paths: the filter would be a Python process for each package.
+    # The last two are no essential packages; the official image has them, and wheels need them.
+    included = "--include=python3-venv,ca-certificates,libstdc++6,tzdata"
+    bootstrap = ["mmdebstrap", "--quiet", "--variant=essential", included, certificates, "bookworm"]
+    with subprocess.Popen(bootstrap, stdout=subprocess.PIPE) as packages:
         environment = f"ENV SSL_CERT_FILE={CERTIFICATES} PIP_CERT={CERTIFICATES}"
         command = ["docker", "import", "--change", environment, "-", STAND_IN_BASE]
         subprocess.run(command, stdin=packages.stdout, stdout=subprocess.DEVNULL, check=True)
