@@ -8,6 +8,7 @@ It must end as if nothing had been: equal bits, nothing left over, one finished 
 """
 
 import argparse
+import importlib
 import os
 import re
 import shutil
@@ -44,6 +45,10 @@ PARAMS: dict[str, dict[str, Any]] = {
 LAST = ("pretrain_encoder", "predict")  # which no other stage needs
 EVENTS = frozenset({"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "open"})
 WRITTEN = re.compile(rb"Written [0-9: -]+ UTC")  # the minute, in a page
+IMPORTED = (  # what each run would take seconds to import
+    *("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_workspace_store"),
+    *("alembic.command", "torch._dynamo", "maskcast.training.finish", "maskcast.stages.train_masker"),
+)
 OWN_FILES = ("mlflow.db", "mlartifacts", "log", "index.html")  # the last says when its pages were written
 
 
@@ -241,6 +246,8 @@ def kill(folder: Path, kills: int, stages: tuple[str, ...]) -> list[str]:
     import mlflow
     import torch
 
+    for module in IMPORTED:
+        importlib.import_module(module)
     torch.set_num_threads(1)
     write_raw(folder / "data")
     if not (child := os.fork()):  # the parent never opens a database: its connections would be the children's, too
