@@ -22,8 +22,10 @@ from tests.conftest import ROOT, moving_squares
 from tests.integration.project import shrink
 from tests.lookalikes import davis, write_images
 
+from maskcast.data import loading
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ObjectsConfig
+from maskcast.proposal import values as proposed
 from maskcast.simulator.camera import Motion, paint_masks, yaw_rotations
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -80,9 +82,14 @@ def run(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
     runpy.run_path(path, run_name="__main__")
 
 
+@pytest.mark.usefixtures("untimed_steps")
 def test_sequences_that_nobody_labelled_are_scored(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """With what is proposed, but few frames in a step, and clips that this process reads."""
+    training = proposed._training
+    monkeypatch.setattr(proposed, "_training", lambda *given: training(*given) | {"epochs": 2, "batch_size": 2})
+    monkeypatch.setattr(loading, "num_cpus", lambda: 1)
     frames, masks = moving_squares(0, 60, 64, 96)
     write_images(tmp_path / "data/camvid/take/images", frames, "{:03d}.png")
     write_images(tmp_path / "data/camvid/take/labels", masks, "{:03d}.png")
