@@ -55,8 +55,8 @@ def write_registered(folder: Path, config: ModelConfig = CONVLSTM, reference: An
     parts = write_parts(folder / "parts", config, label_map=facts.get("label_map", MASK), **told)
     about = ForecastDescription(kind="pipeline", **FACTS | facts)
     write_bundle(folder / "artifact" / "data", about, parts)
-    example = shrink_clip(moving_squares(1, SEEN, HEIGHT, WIDTH)[0])[None]
-    shapes = ((-1, -1, -1, -1, 3), (-1, HORIZON, -1, -1))
+    example = shrink_clip(moving_squares(1, about.context_frames, HEIGHT, WIDTH)[0])[None]
+    shapes = ((-1, -1, -1, -1, 3), (-1, about.horizon, -1, -1))
     write_artifact(folder / "artifact", "# a card", example, shapes)
     return folder / "artifact"
 
