@@ -12,6 +12,7 @@ from urllib3.exceptions import HTTPError
 from maskcast.diagnostics.checks import NotCheckedError
 from maskcast.errors import MaskcastError, one_line
 from maskcast.runner.kube import api_message
+from maskcast.runner.pod_status import warnings_selector
 
 TIMEOUT_S = (5, 10)  # seconds to connect, to read
 DEFAULT_FILE = "~/.kube/config"
@@ -89,9 +90,8 @@ def call_api(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 def list_warnings(api: client.CoreV1Api, namespace: str, name: str) -> list[client.CoreV1Event]:
     """Returns the events of type Warning of the object with a name; empty if they cannot be listed."""
-    selector = f"involvedObject.name={name},type=Warning"
     try:
-        found = call_api(api.list_namespaced_event, namespace, field_selector=selector)
+        found = call_api(api.list_namespaced_event, namespace, field_selector=warnings_selector(name))
     except MaskcastError:
         return []
     return found.items if found else []

@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import pluralize
-from maskcast.runner.pod_status import WaitReporter, why_pending
+from maskcast.runner.pod_status import WaitReporter, warnings_selector, why_pending
 
 Json = dict[str, Any]
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
@@ -121,7 +121,7 @@ class PodNamespace:
 
     def _warnings(self, name: str) -> list[Any]:
         """Returns the events of type Warning of the object with a name; empty if the role cannot read them."""
-        selector = f"involvedObject.name={name},type=Warning"
+        selector = warnings_selector(name)
         try:
             events = _request(
                 "list events", self.core.list_namespaced_event, self.namespace, field_selector=selector

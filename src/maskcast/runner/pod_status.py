@@ -88,6 +88,11 @@ def slow_start(pod: Any, warnings: Callable[[str], Iterable[Any]]) -> tuple[str,
     return ": ".join(filter(None, ["containers are being created", cause])), since
 
 
+def warnings_selector(name: str) -> str:
+    """Returns the field selector of the events of type Warning of the object with a name."""
+    return f"involvedObject.name={name},type=Warning"
+
+
 def _time_of(event: Any) -> datetime:
     time: datetime = event.last_timestamp or event.event_time or event.metadata.creation_timestamp
     return time
