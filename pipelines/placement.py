@@ -1,6 +1,7 @@
 """Applies a cluster's settings to the tasks of a pipeline."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -57,7 +58,10 @@ class Placement:
         )
         root = cluster and cluster.pipeline_root
         define = dsl.pipeline(name=name, description=description, pipeline_root=root, pipeline_config=config)
-        built: BaseComponent = define(function)
+        # KFP reads the whole stack each time it sets something of a task. For a frame of no module, as notebooks
+        # and `python -m` have, it looks through all modules. The stack of a thread is short.
+        with ThreadPoolExecutor(1) as thread:
+            built: BaseComponent = thread.submit(define, function).result()
         return built
 
     def io(self, task: PipelineTask) -> PipelineTask:

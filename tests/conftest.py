@@ -2,7 +2,6 @@
 
 import gc
 import hashlib
-import inspect
 import json
 import os
 import resource
@@ -10,7 +9,6 @@ import shutil
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,10 +29,6 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs weights has a hub of its own
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let jobs ignore it, and their children
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup lets them ignore it
-# KFP reads the whole stack each time it sets something of a task. For a frame whose file is of no module, as those
-# of pytest-xdist are, `inspect` looks through all modules: to compile a pipeline would take ten times as long.
-for _frame, _ in traceback.walk_stack(None):
-    inspect.modulesbyfile.setdefault(_frame.f_code.co_filename, _frame.f_globals.get("__name__", __name__))
 
 
 @pytest.hookimpl(wrapper=True)

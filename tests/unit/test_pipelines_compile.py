@@ -1,5 +1,6 @@
 """compile: what a cluster gets, and what is said about a cluster file or a value that is wrong."""
 
+import inspect
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from maskcast.runner.stage import get_stage
 from pipelines.cluster import load_cluster
 from pipelines.compile import refuse_secrets, stages_of
 from pipelines.local_docker import PASSED_ON
+from pipelines.placement import Placement
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = f"registry.example.com/maskcast@sha256:{'a' * 64}"
@@ -734,3 +736,20 @@ def test_a_recipe_is_compiled_in_its_folder(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/detection.yaml\n"), done.stderr
+
+
+def test_the_stack_that_kfp_reads_is_short_whoever_compiles() -> None:
+    """KFP looks through all modules for each frame of a notebook, for each setting of each task."""
+    depths = []
+
+    def tasks() -> None:
+        depths.append(len(inspect.stack()))
+        raise NotImplementedError
+
+    def build(callers: int) -> BaseComponent:
+        return build(callers - 1) if callers else Placement("image").pipeline("none", "", tasks, {})
+
+    for callers in (0, 50):
+        with pytest.raises(NotImplementedError):
+            build(callers)
+    assert depths[0] == depths[1] < 20
