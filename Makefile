@@ -53,7 +53,7 @@ test-fast: .venv/installed ## pass the unit and contract tests, which need no se
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit tests/contract
 
 test: .venv/installed ## pass all tests
-	tests/with_docker.sh pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	tests/with_docker.sh pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed ## lint, format, layers and types
 	ruff check .

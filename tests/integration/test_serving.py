@@ -102,7 +102,7 @@ def post(url: str, body: bytes, **headers: str) -> tuple[int, bytes, Mapping[str
 def send_half(url: str, body: bytes) -> None:
     """Promises a body, sends half of it and hangs up."""
     host, _, path = url.removeprefix("http://").partition("/")
-    connection = http.client.HTTPConnection(host, timeout=20)
+    connection = http.client.HTTPConnection(host, timeout=60)
     connection.putrequest("POST", f"/{path}")
     connection.putheader("Content-Type", "application/json")
     connection.putheader("Content-Length", str(len(body)))
