@@ -98,15 +98,18 @@ def list_files(client: Any, run_id: str, folder: str) -> set[str]:
     Raises:
         Exception: what MLflow raises; e.g. the run does not exist.
     """
-    recorded = client.get_run(run_id).info.artifact_uri
-    if (present := present_location(recorded)) == recorded:
-        entries = client.list_artifacts(run_id, folder)
-    else:
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        entries = get_artifact_repository(present).list_artifacts(folder)
-    below = (list_files(client, run_id, each.path) for each in entries if each.is_dir)
-    return {each.path for each in entries if not each.is_dir}.union(*below)
+    # The client's own `list_artifacts` asks a server six times for each folder, mostly about models of the run.
+    location = present_location(client.get_run(run_id).info.artifact_uri)
+    repository = get_artifact_repository(location, tracking_uri=tracking_uri())
+
+    def files_below(path: str) -> set[str]:
+        entries = repository.list_artifacts(path)
+        below = (files_below(each.path) for each in entries if each.is_dir)
+        return {each.path for each in entries if not each.is_dir}.union(*below)
+
+    return files_below(folder)
 
 
 def create_database() -> None:
