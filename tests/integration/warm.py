@@ -12,17 +12,17 @@ import array
 import atexit
 import gc
 import importlib
-import json
+import marshal
 import os
 import runpy
 import select
-import signal
 import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,18 +41,17 @@ OWN = ("maskcast", "components", "pipelines", "tests")
 PROGRAMS = ("maskcast", "dvc")
 MODULES = ("kfp.dsl.executor_main", *PROGRAMS)  # what KFP's local runner and maskcast itself start by `python -m`
 CLIENT = """#!{python} -IS
-import array, json, os, socket, sys
+import _socket, marshal, os, sys  # what `socket` and `json` import takes longer than the rest
 words = sys.argv[1:] if {name!r} == "python3" else ["-m", {name!r}, *sys.argv[1:]]
 if words[:1] != ["-c"] and (words[:1] != ["-m"] or words[1] not in {modules!r}):
     os.execv({python!r}, [{python!r}, *words])
-with socket.socket(socket.AF_UNIX) as server:
-    server.connect({address!r})
-    streams = array.array("i", [0, 1, 2])
-    server.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
-    server.sendall(json.dumps([words, os.getcwd(), dict(os.environ)]).encode())
-    server.shutdown(socket.SHUT_WR)
-    code = server.recv(1)
-os._exit(code[0])
+server = _socket.socket(_socket.AF_UNIX)
+server.connect({address!r})
+streams = b"".join(number.to_bytes(4, sys.byteorder) for number in range(3))
+server.sendmsg([b"x"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)])
+server.sendall(marshal.dumps([words, os.getcwd(), dict(os.environ)]))
+server.shutdown(_socket.SHUT_WR)
+os._exit(server.recv(1)[0])
 """
 
 
@@ -95,21 +94,33 @@ def serve(listening: socket.socket, programs: Path) -> None:
         importlib.import_module(name)
     assert not [name for name in sys.modules if name.partition(".")[0] in OWN]
     assert threading.active_count() == 1  # others would be missing in the fork
+    without_work_at_exit()
     gc.freeze()  # or the collector of each command would look through all that is imported, and copy its memory
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    running: dict[int, tuple[int, socket.socket]] = {}  # the commands and who waits for them, by pidfd
     while os.getppid() == parent:
-        if not select.select([listening], [], [], 5)[0]:
-            continue
-        client, _ = listening.accept()
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            listening.close()
-            if (child := os.fork()) == 0:
+        for ready in select.select([listening, *running], [], [], 5)[0]:
+            if ready is not listening:
+                process, client = running.pop(ready)
+                code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+                with client, suppress(ConnectionError):  # of one that was killed
+                    client.sendall(bytes([code if code >= 0 else 128 - code]))  # as a shell tells a signal
+                os.close(ready)
+                continue
+            client, _ = listening.accept()
+            if (process := os.fork()) == 0:
+                listening.close()
+                for other, (_, waiting) in running.items():
+                    os.close(other)
+                    waiting.close()
                 os._exit(command(client, programs))
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            client.sendall(bytes([code if code >= 0 else 128 - code]))  # as a shell tells a signal
-            os._exit(0)
-        client.close()
+            running[os.pidfd_open(process)] = process, client
+
+
+def without_work_at_exit() -> None:
+    """Spares each command what takes time at its end and concerns only what the server imported."""
+    for library in list(weakref.finalize._registry):  # 200 of PyTorch, which take their operators back
+        library.atexit = False
+    atexit.unregister(sys.modules["torch._dynamo.utils"].dump_compile_times)  # imports much to log of nothing
 
 
 def command(client: socket.socket, programs: Path) -> int:
@@ -122,7 +133,7 @@ def command(client: socket.socket, programs: Path) -> int:
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     with client.makefile("rb") as told:
-        (flag, code_or_module, *words), folder, environment = json.load(told)
+        (flag, code_or_module, *words), folder, environment = marshal.load(told)
     client.close()
     os.chdir(folder)
     os.environ.clear()
