@@ -67,10 +67,15 @@ def with_plugins(union: Any, group: str, base: type[Params], key: str, default: 
     return Annotated[chosen, BeforeValidator(named)]
 
 
-@cache
 def plugins(group: str) -> tuple[EntryPoint, ...]:
     """Returns the entry points of a group, sorted by name."""
-    return tuple(sorted(entry_points(group=group), key=lambda point: point.name))
+    return tuple(sorted(_all_entry_points().select(group=group), key=lambda point: point.name))
+
+
+@cache
+def _all_entry_points() -> Any:  # its type depends on Python's version
+    """Returns those of all groups: the files of every installed package are searched once, not for each group."""
+    return entry_points()
 
 
 def plugin_packages(groups: Iterable[str] = UNION_MODULES) -> dict[str, str]:

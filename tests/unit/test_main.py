@@ -1,5 +1,6 @@
 """The command line as a whole."""
 
+import inspect
 import os
 import re
 import shlex
@@ -18,7 +19,9 @@ from maskcast import __version__, installation
 from maskcast.__main__ import main
 from maskcast.commands import COMMANDS
 from maskcast.commands.completion import all_parsers, tree
+from maskcast.commands.help import describe_params
 from maskcast.commands.pipeline import pipelines_folder
+from maskcast.params import Params
 from maskcast.runner.stage import get_stage, stage_names
 
 COMMAND = [sys.executable, "-m", "maskcast"]
@@ -366,6 +369,22 @@ def test_help_tells_layouts_apart_and_names_allowed_and_default_values(
 def test_help_describes_keys_that_only_get_another_default(name: str, said: Said) -> None:
     keys = re.findall(r"^ +((?:brightness|contrast|saturation|hue|blur): .*)", said(name, "--help"), re.MULTILINE)
     assert keys and all(re.match(r"\w+: Maximum ", key) for key in keys), keys
+
+
+def test_only_help_reads_sources_for_what_keys_mean(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(inspect, "findsource", lambda _: pytest.fail("reads a source"))
+
+        class Example(Params):
+            key: int = 3
+            """Its meaning."""
+
+        with pytest.raises(SystemExit):
+            main(["train_masker"])
+    assert "arguments are required: --params" in capsys.readouterr().err
+    assert describe_params(Example) == "  key: Its meaning. (default 3)"
 
 
 def test_help_says_as_below_of_what_it_lists_below(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,11 +99,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (about / "entry_points.txt").write_text("\n".join(groups), encoding="utf-8")
         monkeypatch.syspath_prepend(str(site))
         monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-        plugins.plugins.cache_clear()
+        plugins._all_entry_points.cache_clear()
         return site
 
     yield installed
-    plugins.plugins.cache_clear()
+    plugins._all_entry_points.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "mynets"]:
         del sys.modules[name]
 

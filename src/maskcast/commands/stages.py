@@ -9,7 +9,7 @@ from maskcast.commands.help import describe_params, example
 from maskcast.commands.parser import CommandParser, resolve_name
 from maskcast.params import load_params_file, section
 from maskcast.runner.run import run_stage
-from maskcast.runner.stage import get_stage, stage_names
+from maskcast.runner.stage import Stage, get_stage, stage_names
 
 
 def run(word: str, arguments: Sequence[str]) -> int:
@@ -23,8 +23,7 @@ def run(word: str, arguments: Sequence[str]) -> int:
     parser = CommandParser(
         prog=f"maskcast {stage}",
         description=the_stage.summary,
-        epilog=f"example:\n{example(the_stage)}\n\n"
-        f"keys of section {stage!r} in the params file:\n{describe_params(the_stage.params)}",
+        epilog=_epilog(the_stage) if {"-h", "--help"}.intersection(arguments) else None,
     )
     add_arguments(parser, stage)
     given = vars(parser.parse_args(arguments))
@@ -33,6 +32,11 @@ def run(word: str, arguments: Sequence[str]) -> int:
     paths = {port: path for port, path in given.items() if path is not None}
     run_stage(stage, values, name=name, where=f"{params_file}: {name}", **paths)
     return 0
+
+
+def _epilog(stage: Stage) -> str:
+    keys = f"keys of section {stage.name!r} in the params file:\n{describe_params(stage.params)}"
+    return f"example:\n{example(stage)}\n\n{keys}"
 
 
 def add_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
