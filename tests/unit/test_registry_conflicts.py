@@ -1,4 +1,4 @@
-"""Tags and aliases that two processes write at the same moment."""
+"""Tags and aliases: those that two processes write at the same moment, and those that a version has."""
 
 import json
 from typing import Any
@@ -21,16 +21,21 @@ class TwoAtOnce(Handler):
 
     refused = 1
     said = CONFLICT
+    tags: dict[str, str]  # of version 1
 
     def do_GET(self) -> None:
-        self._answer(200, {"registered_model": {"name": "twins"}})
+        tags = [{"key": name, "value": value} for name, value in self.tags.items()]
+        version = {"name": "twins", "version": "1", "tags": tags}
+        self._answer(200, {"registered_model": {"name": "twins"}, "model_version": version})
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        written = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         type(self).refused -= 1
         if self.refused >= 0:
             self._answer(400, {"error_code": "BAD_REQUEST", "message": self.said})
         else:
+            if "key" in written:
+                self.tags[written["key"]] = written["value"]
             self._answer(200, {})
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
@@ -48,7 +53,7 @@ class TwoAtOnce(Handler):
 def test_what_another_process_wrote_at_the_same_moment_is_written_again(
     what: str, refused: int, said: str, succeeds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handler = type("Handler", (TwoAtOnce,), {"refused": refused, "said": said})
+    handler = type("Handler", (TwoAtOnce,), {"refused": refused, "said": said, "tags": {}})
     with Server(handler) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
         registry = Registry("twins", creates=True)
@@ -62,3 +67,15 @@ def test_what_another_process_wrote_at_the_same_moment_is_written_again(
         else:
             with pytest.raises(RestException, match=said.partition(" ")[0].strip("()")):
                 write()
+
+
+def test_of_a_version_only_the_tags_that_differ_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    tags = {"maskcast.digest": "1a", "maskcast.verdict": "failed"}
+    handler = type("Handler", (TwoAtOnce,), {"refused": 0, "tags": tags})
+    with Server(handler) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        Registry("twins", creates=True).tag(
+            1, {"maskcast.digest": "1a", "maskcast.verdict": "passed", "maskcast.data": "2b"}
+        )
+    assert tags == {"maskcast.digest": "1a", "maskcast.verdict": "passed", "maskcast.data": "2b"}
+    assert handler.refused == -2  # two were written

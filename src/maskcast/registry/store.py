@@ -161,9 +161,11 @@ class Registry:
         self.client.delete_model_version(self.name, str(number))
 
     def tag(self, number: int, tags: Mapping[str, str]) -> None:
-        """Sets tags of a version."""
+        """Sets those tags of a version that differ; MLflow's client sends two requests for each."""
+        present = self.client.get_model_version(self.name, str(number)).tags
         for name, value in tags.items():
-            _write(self.client.set_model_version_tag, self.name, str(number), name, value)
+            if present.get(name) != value:
+                _write(self.client.set_model_version_tag, self.name, str(number), name, value)
 
     def set_alias(self, alias: str, number: int) -> None:
         """Sets an alias to a version."""
