@@ -2,7 +2,6 @@
 
 import random
 import socket
-import subprocess
 import time
 import urllib.request
 from contextlib import suppress
@@ -47,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
             super().handle()
 
 
-def wait_for_answer(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_answer(url: str, server: Any, log: Path) -> None:
     """Waits until a server answers; fails with the end of its log if it ends before, or never does."""
     end = time.monotonic() + START_S
     while True:
