@@ -1,4 +1,4 @@
-"""Forks MLflow's commands: each line that is read asks for one, each that is printed is the number of its process."""
+"""Forks MLflow's commands: a line that is read asks for one, one that is printed is the number of its process."""
 
 import gc
 import json

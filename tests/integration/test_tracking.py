@@ -5,7 +5,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -107,11 +106,11 @@ def test_the_embedded_default_holds_everything(folder: Path, monkeypatch: pytest
     assert (lineage.dataset.name, lineage.dataset.digest) == ("clips", digest_tree(folder / "clips"))
 
 
-def test_a_kill_while_the_first_run_makes_the_database_harms_no_later_run(folder: Path) -> None:
+def test_a_kill_while_the_first_run_makes_the_database_harms_no_later_run(folder: Path, programs: Path) -> None:
     (folder / "mlflow.db").unlink()
-    killed = subprocess.run([sys.executable, "-c", KILLED_OVER_IT], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    at_once = [subprocess.Popen([sys.executable, "-c", OPEN]) for _ in range(2)]
+    killed = subprocess.run([programs / "python3", "-c", KILLED_OVER_IT], check=False)
+    assert killed.returncode == 128 + signal.SIGKILL
+    at_once = [subprocess.Popen([programs / "python3", "-c", OPEN]) for _ in range(2)]
     assert [process.wait(WAIT_S) for process in at_once] == [0, 0]
     assert sorted(path.name for path in folder.iterdir()) == ["clips", "mlflow.db"]
 
@@ -202,7 +201,11 @@ def scratch(
 
 
 def test_what_never_arrives_is_kept_and_later_stages_do_not_wait_long(
-    folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    folder: Path,
+    scratch: Path,
+    programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     (port,) = free_ports(1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
@@ -218,10 +221,10 @@ def test_what_never_arrives_is_kept_and_later_stages_do_not_wait_long(
     assert "lost 1 metric, 0 files of evaluate" in capfd.readouterr().err
     create, send = re.findall("`(mlflow .*?)`", said)
     with mlflow_server(folder, port) as uri:
-        subprocess.run([sys.executable, "-m", *shlex.split(create)], check=True)
+        subprocess.run([programs / "python3", "-m", *shlex.split(create)], check=True)
         client = mlflow.MlflowClient(uri)
         run_id = only_run(client).info.run_id
-        subprocess.run([sys.executable, "-m", *shlex.split(send.replace("RUN_ID", run_id))], check=True)
+        subprocess.run([programs / "python3", "-m", *shlex.split(send.replace("RUN_ID", run_id))], check=True)
         found = client.download_artifacts(run_id, "lost_metrics.csv", str(scratch))
         assert [file.path for file in client.list_artifacts(run_id, "pictures")] == ["pictures/strip.png"]
     lines = Path(found).read_text().splitlines()
@@ -233,7 +236,11 @@ def test_what_never_arrives_is_kept_and_later_stages_do_not_wait_long(
 
 
 def test_a_broken_artifact_store_is_named_and_its_files_can_be_sent_later(
-    folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    folder: Path,
+    scratch: Path,
+    programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     (folder / "artifacts").write_text("a file where the store should be")
     with mlflow_server(folder) as uri:
@@ -256,7 +263,7 @@ def test_a_broken_artifact_store_is_named_and_its_files_can_be_sent_later(
         assert "lost" in capfd.readouterr().err
         (folder / "artifacts").unlink()
         (command,) = re.findall("`(mlflow artifacts .*)`", said)
-        subprocess.run([sys.executable, "-m", *command.split()], check=True)
+        subprocess.run([programs / "python3", "-m", *command.split()], check=True)
         assert [each.path for each in client.list_artifacts(run.info.run_id, "pictures")] == ["pictures/strip.png"]
 
 

@@ -1,7 +1,7 @@
 """Commands that start at once: forked from a process that has imported torch, MLflow and what else takes seconds.
 
-`maskcast`, `dvc`, and `python3` with `-c` or with `-m` and one of them or KFP's executor; another `python3` is
-the real one.
+`maskcast`, `dvc`, and `python3` with `-c` or with `-m` and one of them, `mlflow` or KFP's executor; another
+`python3` is the real one.
 
 A command stays a process of its own, with the environment, folder and streams of who starts it, and imports
 maskcast itself anew. All commands of a server have one hash seed, those of another server another. Signals do not
@@ -39,7 +39,8 @@ IMPORTED = [
 OF_TORCHVISION = ["segmentation_models_pytorch", "torchvision"]  # which fits the torch that is installed
 OWN = ("maskcast", "components", "pipelines", "tests")
 PROGRAMS = ("maskcast", "dvc")
-MODULES = ("kfp.dsl.executor_main", *PROGRAMS)  # what KFP's local runner and maskcast itself start by `python -m`
+# what KFP's local runner, maskcast itself and its tests start by `python -m`
+MODULES = ("kfp.dsl.executor_main", "mlflow", *PROGRAMS)
 CLIENT = """#!{python} -IS
 import _socket, marshal, os, sys  # what `socket` and `json` import takes longer than the rest
 words = sys.argv[1:] if {name!r} == "python3" else ["-m", {name!r}, *sys.argv[1:]]
