@@ -122,9 +122,9 @@ def pause_on_signals(limit_s: float | None) -> Iterator[Callable[[], bool]]:
         yield lambda: bool(requested) or (end is not None and time.monotonic() >= end)
     finally:
         for number in ours:
-            signal.signal(
-                number, _do_nothing if requested and isinstance(before[number], _Stop) else before[number]
-            )
+            handler = before[number]
+            done = isinstance(handler, _Stop) and (requested or handler.raised is not None)
+            signal.signal(number, _do_nothing if done else handler)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import yaml
 from tests.conftest import ROOT, write_store
 from tests.lookalikes import davis
 
-from maskcast.stopping import Stopped, raise_on_signals
+from maskcast.stopping import Stopped, pause_on_signals, raise_on_signals
 
 TRAINING = {"epochs": 500, "steps_per_epoch": 20, "batch_size": 2, "learning_rate": 0.01, "checkpoint_every": 5}
 TRAIN = ["train_masker", "--params", "params.yaml", "--clips", "clips"]
@@ -255,6 +255,17 @@ def test_a_library_that_makes_an_error_of_a_stop_does_not_hide_it() -> None:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt as stop:
             raise RuntimeError("SchemaError") from stop
+
+
+def test_a_process_that_its_group_and_torchrun_stop_is_stopped_once() -> None:
+    """torchrun passes Ctrl-C on as SIGTERM, which ended the wait for MLflow to receive the last metrics."""
+    with pytest.raises(Stopped) as caught, raise_on_signals():
+        try:
+            with pause_on_signals(None):
+                signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+    assert caught.value.number == signal.SIGINT
 
 
 def test_what_was_open_where_a_stop_came_is_let_go_at_once() -> None:
