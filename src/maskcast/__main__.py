@@ -1,6 +1,5 @@
 """The command line: ``maskcast <stage> --params params.yaml --<port> PATH ...``."""
 
-import gc
 import os
 import signal
 import sys
@@ -8,7 +7,7 @@ from collections.abc import Sequence
 
 from maskcast.commands import COMMANDS, command_module
 from maskcast.errors import MaskcastError, convert_system_errors, one_line
-from maskcast.memory import keep_freed_memory
+from maskcast.memory import keep_freed_memory, skip_last_collection
 from maskcast.resources import limit_threads
 from maskcast.stopping import raise_on_signals, report_stop
 from maskcast.streams import discard, protect_streams
@@ -109,8 +108,7 @@ def console() -> None:
             code = code or 2
         sys.exit(code)
     finally:
-        if "torch" not in sys.modules:  # PyTorch's libraries complain if objects are not collected
-            gc.freeze()  # skips a last garbage collection, which takes half a second after MLflow
+        skip_last_collection()
 
 
 if __name__ == "__main__":

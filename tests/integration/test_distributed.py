@@ -78,7 +78,7 @@ def forked() -> Iterator[None]:
     """Processes of a stage that this one starts are forked from one that has imported what takes seconds."""
     made = launch._config
     forkserver.set_forkserver_preload(
-        ["mlflow.store.tracking.sqlalchemy_store", "torch._dynamo", "maskcast.training.finish", launch.__name__]
+        ["mlflow.store.tracking.sqlalchemy_store", "maskcast.training.finish", launch.__name__]
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "_config", lambda *words: replace(made(*words), start_method="forkserver"))

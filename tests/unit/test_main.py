@@ -1,5 +1,6 @@
 """The command line as a whole."""
 
+import gc
 import inspect
 import os
 import re
@@ -21,6 +22,7 @@ from maskcast.commands import COMMANDS
 from maskcast.commands.completion import all_parsers, tree
 from maskcast.commands.help import describe_params
 from maskcast.commands.pipeline import pipelines_folder
+from maskcast.memory import skip_last_collection
 from maskcast.params import Params
 from maskcast.runner.stage import get_stage, stage_names
 
@@ -451,3 +453,17 @@ def test_without_torch_a_line_names_the_extra(words: list[str], package: str) ->
     done = _without(EXTRAS, words)
     line = f"error: {words[0]}: needs {package}, which is not installed; run `pip install 'maskcast[train]'`\n"
     assert (done.returncode, done.stderr) == (2, line)
+
+
+@pytest.mark.parametrize("triton", [False, True])
+def test_the_end_of_a_command_skips_a_collection_that_nobody_needs(
+    monkeypatch: pytest.MonkeyPatch, triton: bool
+) -> None:
+    """With Triton it does not: Triton reports what is not collected."""
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    if triton:
+        monkeypatch.setitem(sys.modules, "triton", sys)
+    skip_last_collection()
+    assert bool(frozen) is not triton

@@ -14,6 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from maskcast.errors import MaskcastError
+from maskcast.memory import skip_last_collection
 from maskcast.resources import threads_per_process
 from maskcast.runner.stage import Job
 from maskcast.stopping import EXIT_PAUSED, PAUSE_SIGNALS, Paused, Stopped, raise_on_signals, without_nohup
@@ -103,6 +104,8 @@ def _worker(work: Work, job: Job, threads: int | None) -> dict[str, float]:
             return work(job)
     except KeyboardInterrupt as stop:  # the parent process reports it
         raise SystemExit(getattr(stop, "code", 128 + signal.SIGINT)) from None
+    finally:
+        skip_last_collection()
 
 
 def _cause(name: str, processes: int, error: ChildFailedError) -> BaseException:
