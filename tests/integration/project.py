@@ -116,10 +116,12 @@ class Project:
     def copy_to(cls, folder: Path) -> "Project":
         """Returns the project as it is in the working tree, with small params."""
         listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        for file in listed.splitlines():
+        compiled = (path.relative_to(ROOT).as_posix() for path in (ROOT / "src").rglob("*.pyc"))
+        for file in (*listed.splitlines(), *compiled):
             if (ROOT / file).exists():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / file, folder / file, follow_symlinks=False)
+                # With its time, by which Python knows that what is compiled is of this source.
+                shutil.copy2(ROOT / file, folder / file, follow_symlinks=False)
         (folder / "dvc.lock").unlink(missing_ok=True)
         params = shrink(yaml.safe_load((folder / "params.yaml").read_text()))
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

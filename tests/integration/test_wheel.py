@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -59,7 +60,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(folder / "venv/bin", site, clone, clone.run("git", "rev-parse", "HEAD").strip())
 
 
-def test_a_project_works_as_a_clone_does(installed: Installed, programs: Path, tmp_path: Path) -> None:
+def test_a_project_works_as_a_clone_does(
+    installed: Installed, programs: Path, empty_database: Path, tmp_path: Path
+) -> None:
     team = installed.project(tmp_path / "team")
     said = team.run("python", "-c", "import maskcast; print(maskcast.__file__)")
     assert Path(said.strip()).is_relative_to(installed.site)
@@ -74,11 +77,12 @@ def test_a_project_works_as_a_clone_does(installed: Installed, programs: Path, t
     installed.clone.environment |= {name: street.environment[name] for name in ("PATH", "PYTHONPATH")}
     installed.clone.run("maskcast", "pipeline", "compile")
     compiled, ours = (
-        list(yaml.safe_load_all((place.folder / "forecasting.yaml").read_text()))
+        list(yaml.load_all((place.folder / "forecasting.yaml").read_text(), yaml.CSafeLoader))
         for place in (street, installed.clone)
     )
     assert compiled == ours
 
+    shutil.copy(empty_database, street.folder / "mlflow.db")
     street.dvc("repro")
     assert street.run("git", "status", "--porcelain") == "?? dvc.lock\n"
     street.commit("A run")

@@ -91,12 +91,14 @@ def warm(torch: Path | None = None) -> Iterator[Path]:
 def serve(listening: socket.socket, programs: Path) -> None:
     """Forks a process for each command, until who started the server is gone."""
     parent = os.getppid()
+    gc.disable()  # it would look through a million objects again and again, which stay
     for name in [*IMPORTED, *(() if "PYTHONPATH" in os.environ else OF_TORCHVISION)]:
         importlib.import_module(name)
     assert not [name for name in sys.modules if name.partition(".")[0] in OWN]
     assert threading.active_count() == 1  # others would be missing in the fork
     without_work_at_exit()
     gc.freeze()  # or the collector of each command would look through all that is imported, and copy its memory
+    gc.enable()
     running: dict[int, tuple[int, socket.socket]] = {}  # the commands and who waits for them, by pidfd
     while os.getppid() == parent:
         for ready in select.select([listening, *running], [], [], 5)[0]:
