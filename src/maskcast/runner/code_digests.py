@@ -8,6 +8,7 @@ union of configs accepts those of plugins, all modules of the plugins' packages 
 import ast
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
@@ -19,13 +20,13 @@ from maskcast.plugins import plugin_files
 
 PACKAGE = maskcast.__name__
 ROOT = Path(maskcast.__path__[0])
-FOR_TYPE_CHECKERS = re.compile(r"^if TYPE_CHECKING:\n(?:[ \t].*\n|\n)+", re.MULTILINE)
+NO_CODE = re.compile(r"#.*|\\\n")  # comments, and ends of lines that go on
+FOR_TYPE_CHECKERS = re.compile(r"^( *)if (?:\w+\.)?TYPE_CHECKING:\s*\n(?:\1[ \t]+.*\n|[ \t]*\n)*", re.MULTILINE)
 IMPORT = re.compile(
-    r"^[ \t]*(?:import (?P<modules>[\w., ]+)"
-    r"|from (?P<origin>[\w.]+) import (?:\((?P<lines>[^)]+)\)|(?P<names>.+)))",
+    r"(?:^|[;:])[ \t]*(?:from[ \t]+(?P<origin>[.\w]+)[ \t]+)?import\b(?P<names>[ \t]*\([^)]*\)|[^;\n]*)",
     re.MULTILINE,
 )
-"""An import in one of this package's sources, as they are formatted; a test compares what Python imports."""
+"""An import; what only looks like one, as in a docstring, counts, too. A test compares what Python imports."""
 _digest = cache(sha256_of)
 
 
@@ -63,8 +64,9 @@ def _imports_of(module: str) -> frozenset[str]:
     imported = {module.rpartition(".")[0]}
     for origin, names in _import_statements(file.read_text(encoding="utf-8")) if file else ():
         package = module if file and file.name == "__init__.py" else module.rpartition(".")[0]
-        absolute = resolve_name(origin, package) if origin else ""
-        imported |= {absolute, *(f"{absolute}.{name}".removeprefix(".") for name in names)}
+        with suppress(ImportError):  # a text of "from ... import" may have too many dots
+            absolute = resolve_name(origin, package) if origin else ""
+            imported |= {absolute, *(f"{absolute}.{name}".removeprefix(".") for name in names)}
     return frozenset(name for name in imported if name.split(".")[0] == PACKAGE and _source_file(name))
 
 
@@ -73,9 +75,9 @@ def _import_statements(source: str) -> Iterator[tuple[str, list[str]]]:
 
     Each stage computes this when it starts, of 200 files; to parse them takes ten times as long.
     """
-    for found in IMPORT.finditer(FOR_TYPE_CHECKERS.sub("", source)):
-        names = re.sub("#.*", "", found["modules"] or found["names"] or found["lines"])
-        yield found["origin"] or "", [words[0] for part in names.split(",") if (words := part.split())]
+    for found in IMPORT.finditer(FOR_TYPE_CHECKERS.sub("", NO_CODE.sub("", source))):
+        names = found["names"].strip("() \t\n").split(",")
+        yield found["origin"] or "", [words[0] for part in names if (words := part.split())]
 
 
 @cache
