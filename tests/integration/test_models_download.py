@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ def inputs(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_training_goes_on_from_the_champion(
-    inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    inputs: dict[str, Path], tmp_path: Path, programs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = command(capsys, "download", "champion", "--output", "start")
     assert said == (0, "maskcast version 1: start/masker, start/forecaster\n")
@@ -56,7 +55,7 @@ def test_a_training_goes_on_from_the_champion(
     write_store(tmp_path / "clips", train=2, val=1)
     Path("params.yaml").write_text(yaml.safe_dump(PARAMS))
     stage = {
-        "cmd": f"{sys.executable} -m maskcast train_masker --params params.yaml --clips clips "
+        "cmd": f"{programs}/maskcast train_masker --params params.yaml --clips clips "
         "--start start/masker --masker models/masker --metrics results/train_masker.json",
         "params": ["train_masker"],
         "deps": ["start/masker"],
@@ -65,7 +64,7 @@ def test_a_training_goes_on_from_the_champion(
     }
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"train_masker": stage}}))
     for words in (["init", "--no-scm"], ["add", "start"], ["repro"]):
-        subprocess.run([sys.executable, "-m", "dvc", *words, "-q"], check=True)
+        subprocess.run([programs / "dvc", *words, "-q"], check=True)
     (curve,) = json.loads(Path("models/masker/learning.json").read_text()).values()
     assert curve[0]["epoch"] == 0  # the champion, validated
     lock = yaml.safe_load(Path("dvc.lock").read_text())["stages"]["train_masker"]
