@@ -25,6 +25,7 @@ from tests.integration.project import Project
 from tests.integration.promoters import promote_at_once
 from tests.integration.team_servers import SERVER_NAME, TeamServers
 from tests.integration.workshop import NO_BASELINE, Workshop
+from tests.servers import START_S
 
 from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
@@ -169,7 +170,7 @@ def test_equal_weights_registered_at_the_same_moment_become_one_version(
     both, create = threading.Barrier(2), Registry.create
 
     def at_once(self: Registry, *arguments: Any) -> int:
-        both.wait(120)  # neither has created this version, both have found none
+        both.wait(START_S)  # neither has created this version, both have found none
         return create(self, *arguments)
 
     with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:

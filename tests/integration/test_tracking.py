@@ -68,7 +68,7 @@ def tracked(stage: str, inputs: Mapping[str, Path], key_file: Path) -> AbstractC
     return tracked_run(Origin.of(stage, ExampleParams(), inputs), key_file)
 
 
-def track_something(folder: Path, last: int = 2500) -> None:
+def track_something(folder: Path, last: int = 2500, wait: Callable[[TrackedRun], None] = lambda run: None) -> None:
     picture = folder / "strip.png"
     picture.write_bytes(b"png")
     with tracked("train_masker", {"clips": folder / "clips"}, folder / "r/run_id") as run, listening(run):
@@ -77,6 +77,7 @@ def track_something(folder: Path, last: int = 2500) -> None:
         report({"jaccard": 0.5})
         report_file(picture, "pictures")
         picture.unlink()  # a stage may remove what it reported
+        wait(run)
 
 
 def only_run(client: mlflow.MlflowClient) -> mlflow.entities.Run:
@@ -192,10 +193,14 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def scratch(
     folder: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder for temporary files alone; ``folder`` gets a server's database, and stages wait a second for it."""
+    """A folder for temporary files alone; ``folder`` gets a server's database.
+
+    Stages wait a second for what does not answer, and long for what does.
+    """
     scratch = tmp_path_factory.mktemp("tmp")
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     monkeypatch.setattr(tracking, "FLUSH_S", 1.0)
+    monkeypatch.setattr(tracking, "STOPPED_FLUSH_S", float(WAIT_S))  # for a working server to end the run
     shutil.copy(empty_database, folder / "server.db")
     return scratch
 
@@ -243,10 +248,16 @@ def test_a_broken_artifact_store_is_named_and_its_files_can_be_sent_later(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     (folder / "artifacts").write_text("a file where the store should be")
+    told: list[str] = []
+
+    def refuses_files_alone(run: TrackedRun) -> bool:
+        told.append(capfd.readouterr().err)
+        return not run._metrics and "is unavailable" in "".join(told)
+
     with mlflow_server(folder) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("://", "://ann:hunter22@"))
-        track_something(folder, last=10)
-        said = capfd.readouterr().err
+        track_something(folder, last=10, wait=lambda run: wait_for(lambda: refuses_files_alone(run)))
+        said = "".join([*told, capfd.readouterr().err])
         shown = uri.replace("://", "://***@")
         assert f"tracking: the artifact store of MLflow ({shown}) is unavailable" in said
         assert f"lost 0 metrics, 1 file of train_masker: the artifact store of MLflow ({shown}) was" in said
@@ -273,8 +284,9 @@ def test_a_store_that_hangs_delays_one_stage_and_no_run_stays_open(
     with mlflow_server(folder) as uri, faulty_proxy(uri) as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.endpoint)
         hanging = proxy.add(Fault("swallow", "PUT", "artifacts", times=99))
-        for flush_s in (1.0, float(WAIT_S)):  # later stages do not wait for it
+        for flush_s, stopped_s in ((1.0, float(WAIT_S)), (float(WAIT_S), 10.0)):  # later stages do not wait for it
             monkeypatch.setattr(tracking, "FLUSH_S", flush_s)
+            monkeypatch.setattr(tracking, "STOPPED_FLUSH_S", stopped_s)
             begin = time.monotonic()
             with tracked("evaluate", {"clips": folder / "clips"}, folder / f"{flush_s}/id") as stage:
                 stage.file(folder / "clips", "")
