@@ -5,12 +5,8 @@ each start (``docs/decisions/2026-11-26-fabric.md``).
 """
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from datetime import timedelta
-from inspect import unwrap
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,29 +19,6 @@ from maskcast.reading import pluralize
 
 EXCHANGE_EVERY = 10  # steps
 TIMEOUT = timedelta(minutes=30)  # a process waits so long for the others
-
-
-class _DDP(DistributedDataParallel):
-    """PyTorch's DDP, without the import of its compiler, as in ``models.optimizers``."""
-
-    _inside_ddp_forward = contextmanager(unwrap(DistributedDataParallel._inside_ddp_forward))
-
-    def __init__(self, module: nn.Module, **options: Any) -> None:
-        with _default_compiler_mode():
-            super().__init__(module, **options)
-
-
-@contextmanager
-def _default_compiler_mode() -> Iterator[None]:
-    """A context in which DDP may ask for the compiler's mode, which is the default one until that is imported."""
-    if "torch._dynamo" in sys.modules:
-        yield
-        return
-    vars(torch)["_dynamo"] = SimpleNamespace(utils=SimpleNamespace(get_optimize_ddp_mode=lambda: "ddp_optimizer"))
-    try:
-        yield
-    finally:
-        del vars(torch)["_dynamo"]  # the attribute is imported when it is used
 
 
 class Processes:
@@ -108,7 +81,7 @@ class Processes:
             return module
         ids = None if self.device.type == "cpu" else [self.device.index]
         # static graph: some encoders have weights that are not used
-        return _DDP(module, device_ids=ids, static_graph=True)
+        return DistributedDataParallel(module, device_ids=ids, static_graph=True)
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """Returns a context for all steps that sets the device's arithmetic for the precision."""
