@@ -1,8 +1,6 @@
 """What holds for the tests themselves."""
 
 import ast
-import inspect
-import traceback
 from pathlib import Path
 
 import pytest
@@ -27,10 +25,3 @@ def constant_sleeps(path: Path) -> list[tuple[int, float]]:
 def test_no_test_sleeps_for_longer_than_a_second(path: Path) -> None:
     slow = [line for line, seconds in constant_sleeps(path) if seconds > LONGEST_S]
     assert not slow, f"lines {slow}: wait for what you wait for, or set times"
-
-
-def test_inspect_knows_the_module_of_each_frame_below_a_test() -> None:
-    """Else KFP, which reads the stack at each step, compiles a pipeline ten times as long."""
-    inspect.stack()
-    files = {frame.f_code.co_filename for frame, _ in traceback.walk_stack(None)}
-    assert files <= inspect.modulesbyfile.keys()
