@@ -8,10 +8,9 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
-from tests.conftest import write_store
+from tests.conftest import ROOT, write_store
 from tests.integration.project import Project
 
-ROOT = Path(__file__).resolve().parents[2]
 PARAMS = {
     "train_masker": {
         "model": {"arch": "unet", "width": 4},
