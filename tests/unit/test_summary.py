@@ -117,6 +117,17 @@ def test_the_summary_ends_with_report_and_commands(
     ]
 
 
+def test_the_report_is_named_by_its_own_path_where_dvc_links_outputs_to_its_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("maskcast.registry.summary._is_champion", lambda name, number: False)
+    write_results(tmp_path / "results", passed=True)
+    (tmp_path / "results/evaluate.html").symlink_to(tmp_path / "cache/5bd3c830")  # dvc config cache.type symlink
+    assert main(["summary"]) == 0
+    assert f"report: {tmp_path / 'results/evaluate.html'}" in capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize(
     ("registration", "champion", "last"),
     [

@@ -75,7 +75,7 @@ def summary(results: Path) -> str:
         *_verdict(results),
         *_selection(facts),
         "",
-        f"report: {(results / 'evaluate.html').resolve()}",
+        f"report: {(results / 'evaluate.html').absolute()}",
         "next:",
     ]
     return "\n".join([*lines, *(f"  {line}" for line in next_commands(results))])
