@@ -72,7 +72,7 @@ def tree_files(root: Path) -> list[Path]:
 def match_files(root: Path, pattern: str) -> list[Path]:
     """Returns the files and folders that a pattern matches as ``Path.glob`` does, sorted by path.
 
-    ``*`` and ``**`` match no junk.
+    ``*`` and ``**`` match no junk. A ``**`` at the end matches folders only, as up to Python 3.12.
 
     Raises:
         OSError: a folder cannot be listed.

@@ -107,6 +107,8 @@ def test_patterns_match_what_those_of_python_do(tmp_path: Path) -> None:
         "a.png/*",
     ):
         expected = [path for path in tmp_path.glob(pattern) if ".d" not in path.parts]  # junk
+        if pattern == "**":  # from Python 3.13 on it matches files and links, too
+            expected = [path for path in expected if path.is_dir() and not path.is_symlink()]
         assert match_files(tmp_path, pattern) == sorted(expected), pattern
     assert match_files(tmp_path, ".d/*") == [tmp_path / ".d/a.png"]
     assert match_files(tmp_path / "nowhere", "*") == []

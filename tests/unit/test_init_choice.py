@@ -283,4 +283,19 @@ def test_sequences_with_an_alpha_channel_are_no_cut_outs_of_others(tmp_path: Pat
         alpha = (labels > 0)[..., None] * np.uint8(255)
         pictures = np.concatenate([frames, alpha], 3) if k else frames
         write_images(tmp_path / "images" / name, 255 - pictures if k else pictures, "{:03d}.png")
-    assert [*inspect_folder(tmp_path).sequences] == ["v1", "v2"]
+    found = inspect_folder(tmp_path)
+    assert [*found.sequences] == ["v1", "v2"]
+    assert any(warning.startswith("1 sequence has frames with transparent pixels") for warning in found.warnings)
+
+
+def test_names_that_windows_numbered_are_of_several_sequences(tmp_path: Path) -> None:
+    for k, name in enumerate(("walk 1", "walk 2")):
+        frames, labels = frames_of(k, LENGTH)
+        write_images(tmp_path / "frames", frames, f"{name} ({{}}).jpg", first=1)
+        write_images(tmp_path / "masks", labels, f"{name} ({{}}).png", first=1)
+    found = inspect_folder(tmp_path)
+    assert (found.source["images"], found.source["masks"]) == (
+        "frames/{clip} ({frame}).jpg",
+        "masks/{clip} ({frame}).png",
+    )
+    assert found.labelled == {"walk 1": LENGTH, "walk 2": LENGTH}

@@ -44,6 +44,13 @@ class DecodedImage:
     content: bytes
     is_upright: bool
 
+    def alpha(self) -> np.ndarray | None:
+        """Returns the alpha channel (H, W) as stored; None if there is none, or if it is the same everywhere."""
+        if "A" not in self.image.getbands():
+            return None
+        alpha_HW = np.asarray(self.image.getchannel("A"))
+        return alpha_HW if (alpha_HW != alpha_HW[0, 0]).any() else None
+
     def upright(self, pixels: np.ndarray) -> np.ndarray:
         """Rotates an array (H, W, ...) of this image by its EXIF orientation."""
         if self.orientation >= 5:

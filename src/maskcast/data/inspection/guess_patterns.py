@@ -24,8 +24,8 @@ from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 
 MAX_PAIRS = 2500  # maximum number of pairs of folders of frames and masks whose names are compared
 Texts = TypeVar("Texts", str, tuple[str, str])
-# sequence and frame in one file name; a number before a dot is a time in seconds
-SEQUENCE_AND_FRAME = re.compile(r"(?!\d+\.)(.+)([_-]|\.(?=\d))([A-Za-z]?\d+)")
+# sequence and frame in one file name; a number before a dot is a time in seconds; Windows numbers `walk (1)`
+SEQUENCE_AND_FRAME = re.compile(r"(?!\d+\.)(.+)([_-]|\.(?=\d)| \()([A-Za-z]?\d+)")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ _LAST_WORD = re.compile(r"(?:^|(?<=[-_. ]))[^\W\d_]+[-_. ]*(?=\d+$)")
 MAX_GROUPS = 8  # maximum number of groups of one folder
 NUM_SAMPLES = 3  # number of images of a group that are inspected
 MAX_MASK_VALUES = 64  # maximum number of values of a mask; a photo has thousands
+MIN_FLAT = 0.7  # minimum share of a mask's pixels that equal their right neighbour; a dim noisy photo has fewer
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,7 @@ def unsupported_files_text(raw: Path) -> str:
 
 
 def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
-    """Returns whether images have few values, or are grey and named as masks; and why none can be read."""
+    """Returns whether images have flat areas of few values, or are grey and named so; and why none can be read."""
     named = bool(MASK_WORDS.search(place))
     votes, unread = [], ""
     for number in evenly_spaced(len(files), NUM_SAMPLES):
@@ -278,7 +279,8 @@ def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
         pixels = np.asarray(image)
         flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
         count = _num_colours(flat[:: max(1, len(flat) // 20000)])
-        votes.append(count <= MAX_MASK_VALUES or (named and bool((flat == flat[:, :1]).all())))
+        is_flat = count <= MAX_MASK_VALUES and float(np.mean(pixels[:, 1:] == pixels[:, :-1])) >= MIN_FLAT
+        votes.append(is_flat or (named and bool((flat == flat[:, :1]).all())))
         if 2 * max(votes.count(True), votes.count(False)) > NUM_SAMPLES:  # the others would not change the result
             break
     return bool(votes) and sum(votes) * 2 > len(votes), "" if votes else unread

@@ -189,14 +189,10 @@ def _is_cut_from(group: ImageGroup, frames: ImageGroup) -> bool:
     """Whether a group's first image has an alpha channel that varies, and its frame's colours where opaque."""
     name, path = next(iter(group.by_key().items()))
     with suppress(MaskcastError):
-        image = decode(path).image
-        if "A" not in image.getbands():
+        alpha_HW, frame_path = decode(path).alpha(), frames.by_key()[name]
+        if alpha_HW is None or "A" in decode(frame_path).image.getbands():
             return False
-        alpha_HW = np.asarray(image.getchannel("A"))
         opaque_HW = alpha_HW == alpha_HW.max()
-        frame_path = frames.by_key()[name]
-        if opaque_HW.all() or "A" in decode(frame_path).image.getbands():
-            return False
         ours, theirs = read_image(path), read_image(frame_path)
         if ours.shape == theirs.shape and opaque_HW.shape == ours.shape[:2]:
             difference = np.abs(ours[opaque_HW].astype(int) - theirs[opaque_HW])

@@ -1,4 +1,4 @@
-"""Measures size, bit depth and orientation of frames, from the first frame of some sequences."""
+"""Measures size, bit depth, orientation and transparency of frames, from the first frame of some sequences."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ MAX_MEASURED = 20  # sequences whose first frame is read
 
 
 def measure_frames(found: Findings, images: Mapping[str, SequencePaths]) -> None:
-    """Adds sizes and bit depth, from the first frame of some sequences."""
+    """Adds sizes, bit depth, and what is done about orientation and transparency."""
     names = list(images)
     depths: Counter[int] = Counter()
-    turned = 0
+    turned = transparent = 0
     for number in track(evenly_spaced(len(names), MAX_MEASURED), "measuring frames"):
         files = images[names[number]]
         try:
@@ -36,7 +36,13 @@ def measure_frames(found: Findings, images: Mapping[str, SequencePaths]) -> None
         found.sizes[size[0], size[1]] += 1
         depths[decoded.depth] += 1
         turned += decoded.orientation != 1
+        transparent += decoded.alpha() is not None
     if deep := [depth for depth in depths if depth > 8]:
         found.rows.append(("depth", f"{max(deep)} bits: frames are scaled to 8"))
     if turned:
         found.rows.append(("orientation", f"{pluralize(turned, 'sequence', 'is', 'are')} rotated as EXIF says"))
+    if transparent:
+        found.warnings.append(
+            f"{pluralize(transparent, 'sequence', 'has', 'have')} frames with transparent pixels, whose alpha "
+            "channel is dropped: if it holds masks or mattes, save it as grey PNGs with the names of the frames"
+        )

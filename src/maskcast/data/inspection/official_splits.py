@@ -205,7 +205,7 @@ def _parts(path: str, levels: int) -> Iterator[str]:
         for start in range(len(folders) - count + 1):
             joined = "/".join(folders[start : start + count])
             stem = joined.removesuffix(os.path.splitext(joined)[1])
-            yield from (joined, stem, re.sub(r"[_.-][A-Za-z]?\d+$", "", stem))
+            yield from (joined, stem, re.sub(r"([_.-]| \()[A-Za-z]?\d+\)?$", "", stem))
 
 
 def names_in(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:

@@ -108,4 +108,5 @@ def patterns_in_one_folder(raw: Path, one: SequenceFiles) -> tuple[str, str] | N
 
 def one_sequence_per_image(pattern: str) -> str:
     """Returns a pattern in which each image is a sequence, made from one that names frames."""
-    return re.sub(r"\{clip\}[_.-]\{frame\}", CLIP, pattern if CLIP in pattern else pattern.replace(FRAME, CLIP))
+    pattern = pattern if CLIP in pattern else pattern.replace(FRAME, CLIP)
+    return re.sub(r"\{clip\}([_.-]| \()\{frame\}\)?", CLIP, pattern)
