@@ -168,6 +168,19 @@ def test_a_list_without_the_background_is_asked_about(name: str, content: Any, t
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("classes.txt", "car\nperson\n"), ("classes.json", ["car", "person"])]
+)
+def test_names_in_order_of_all_values_but_0_are_those_of_1_and_more(
+    name: str, content: Any, tmp_path: Path
+) -> None:
+    write(tmp_path, name, content, colours=False)
+    found = inspect_folder(tmp_path)
+    assert found.source["classes"] == NAMES
+    (warning,) = found.warnings
+    assert warning.startswith(f"{name} has a name less than the masks have values, so its first is taken for")
+
+
 def test_a_frequent_class_may_be_the_first_of_a_list(tmp_path: Path) -> None:
     write(tmp_path, "classes.txt", "road\nperson\ndog\n", colours=False)
     for path in tmp_path.glob("masks/*/*.png"):  # 0 has less than half, but more than 1 and 2

@@ -58,6 +58,8 @@ def source_with_list(
     if any(one.number is not None for one in listed):
         return None  # the order says nothing of the ids
     names_by_id = [one.name for one in listed]
+    if leaves_background_out(source, listed, survey):
+        names_by_id.insert(0, "background")
     has_ids = source.get("encoding") == "index" or "label_divisor" in source
     if not has_ids or len(names_by_id) != len(source["classes"]):
         return None
@@ -67,6 +69,13 @@ def source_with_list(
     if no_label == [len(names_by_id) - 1] and "ignore" not in source and len(names_by_id) > 2:
         return {"classes": names_by_id[:-1], "ignore": no_label[0]}
     return {"classes": names_by_id}
+
+
+def leaves_background_out(source: Mapping[str, Any], listed: Sequence[ListedClass], survey: MaskSurvey) -> bool:
+    """Whether names in order are those of 1 and more: 0, which most pixels have, is a value too many for them."""
+    named = any(BACKGROUND.fullmatch(one.name) or NO_LABEL.fullmatch(one.name) for one in listed)
+    in_order = all(one.number is None and one.colour is None for one in listed)
+    return in_order and not named and len(listed) + 1 == len(source["classes"]) and survey.share([0]) > 0.5
 
 
 def lacks_background(source: Mapping[str, Any], survey: MaskSurvey) -> bool:

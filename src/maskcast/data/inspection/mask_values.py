@@ -7,6 +7,7 @@ from typing import Any
 from maskcast.data.inspection.class_lists import class_lists
 from maskcast.data.inspection.find_class_names import (
     lacks_background,
+    leaves_background_out,
     source_of_known_dataset,
     source_with_list,
     unlisted_colours,
@@ -86,6 +87,11 @@ def _named_source(raw: Path, found: Findings, mask: Path, survey: MaskSurvey) ->
         if keys is not None:
             if lacking:
                 found.warnings.append(f"{lacks}, so these are no label")
+            if leaves_background_out(found.source, listed.classes, survey):
+                found.warnings.append(
+                    f"{listed.place} has a name less than the masks have values, so its first is taken for the "
+                    "value 1: if it is that of 0, correct source.classes"
+                )
             if lacks_background(keys, survey):
                 found.warnings.append(
                     f"{listed.place} calls 0 {keys['classes'][0]!r}, which has {survey.share([0]):.0%} of the "
