@@ -264,7 +264,10 @@ def unsupported_files_text(raw: Path) -> str:
 
 
 def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
-    """Returns whether images have flat areas of few values, or are grey and named so; and why none can be read."""
+    """Returns whether images look like masks, and why none can be read.
+
+    They do with flat areas of few values, or if they are named as masks, and are grey or have few values.
+    """
     named = bool(MASK_WORDS.search(place))
     votes, unread = [], ""
     for number in evenly_spaced(len(files), NUM_SAMPLES):
@@ -279,8 +282,10 @@ def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
         pixels = np.asarray(image)
         flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
         count = _num_colours(flat[:: max(1, len(flat) // 20000)])
-        is_flat = count <= MAX_MASK_VALUES and float(np.mean(pixels[:, 1:] == pixels[:, :-1])) >= MIN_FLAT
-        votes.append(is_flat or (named and bool((flat == flat[:, :1]).all())))
+        if count <= MAX_MASK_VALUES:
+            votes.append(named or float(np.mean(pixels[:, 1:] == pixels[:, :-1])) >= MIN_FLAT)
+        else:
+            votes.append(named and bool((flat == flat[:, :1]).all()))
         if 2 * max(votes.count(True), votes.count(False)) > NUM_SAMPLES:  # the others would not change the result
             break
     return bool(votes) and sum(votes) * 2 > len(votes), "" if votes else unread
