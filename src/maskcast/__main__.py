@@ -83,6 +83,10 @@ def _check_process() -> None:
             f"file names are read as {encoding} by this locale, and clips would get other ids than in UTF-8; set "
             "PYTHONUTF8=1"
         )
+    if sys.flags.optimize > 1:
+        raise MaskcastError(
+            "PYTHONOPTIMIZE=2 (python -OO) removes the docstrings that tell of ports and params; unset it"
+        )
     try:
         os.getcwd()
     except FileNotFoundError:

@@ -135,6 +135,17 @@ def test_file_names_in_another_encoding_are_refused_as_they_would_give_clips_oth
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_python_without_docstrings_is_refused_as_the_help_is_made_of_them() -> None:
+    done = subprocess.run(
+        [*COMMAND, "train_masker", "--help"],
+        env=os.environ | {"PYTHONOPTIMIZE": "2"},
+        capture_output=True,
+        text=True,
+    )
+    line = "error: PYTHONOPTIMIZE=2 (python -OO) removes the docstrings that tell of ports and params; unset it\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal of 80 columns."""
