@@ -587,3 +587,30 @@ def test_a_dot_before_the_number_of_a_frame_ends_the_name_of_its_sequence(
     found = plan_params(tmp_path).findings
     assert found.source["images"] == ("plates/{clip}.{frame}.png" if sequences > 1 else "plates/{frame}.png")
     assert len(found.labelled) == sequences and sum(found.labelled.values()) == 3 * LENGTH
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_values_that_number_the_objects_of_each_sequence_are_no_classes(indexed: bool, tmp_path: Path) -> None:
+    """DAVIS 2017 has a palette; YouTube-VOS and MOSE have greys, too, in copies that people make."""
+    for k, count in enumerate((2, 1, 2, 2)):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / f"JPEGImages/{k}", frames, "{:05d}.jpg")
+        write_images(tmp_path / f"Annotations/{k}", masks.clip(0, count), "{:05d}.png", indexed=indexed)
+    found = plan_params(tmp_path).findings
+    notes = [warning for warning in found.warnings if "object" in warning]
+    assert notes == [
+        "masks: most sequences hold 1, 2, ... without gaps, up to 1 in some and 2 in others, as if objects were "
+        "numbered (DAVIS 2017, YouTube-VOS): if they are, set classes: [background, object] and encoding: binary; "
+        "instances: true keeps them apart"
+    ]
+    as_told = {"classes": ["background", "object"], "encoding": "binary", "instances": True}
+    _, store = prepared(tmp_path, tmp_path / "clips", **as_told)
+    assert {len(clip.objects["objects"]) for clip in store.clips} == {1, 2}
+
+
+def test_classes_that_every_sequence_has_are_not_taken_for_objects(tmp_path: Path) -> None:
+    for k in range(4):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / f"frames/{k}", frames, "{:05d}.jpg")
+        write_images(tmp_path / f"masks/{k}", masks, "{:05d}.png")
+    assert not [warning for warning in plan_params(tmp_path).findings.warnings if "object" in warning]

@@ -11,10 +11,10 @@ from maskcast.data.inspection.image_selection import (
     flat_pictures,
     frames_shown_by,
     is_visualisation,
-    mask_like_frames,
     video_subsets,
 )
 from maskcast.data.inspection.label_kinds import LabelFiles
+from maskcast.data.inspection.mask_selection import mask_like_frames, unreadable_masks
 from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
 from maskcast.reading import pluralize
 
@@ -30,6 +30,7 @@ class SortedImages:
         overlays: pictures of masks for people.
         segments: masks of COCO's panoptic form.
         unread: images that cannot be read.
+        unreadable: masks of an unsupported form, each with the error; others of the same frames are readable.
         stills: too few images for a clip, beside videos: posters, thumbnails.
         blurred: images that are called masks, or look like coloured ones, but have too many colours, each with the
             path of the frames with its names.
@@ -43,6 +44,7 @@ class SortedImages:
     overlays: list[ImageGroup]
     segments: list[ImageGroup]
     unread: list[ImageGroup]
+    unreadable: dict[ImageGroup, str]
     stills: list[ImageGroup]
     blurred: dict[ImageGroup, str]
     subsets: dict[ImageGroup, ImageGroup]
@@ -68,6 +70,9 @@ class SortedImages:
             )
             for word in dict.fromkeys(self.derived.values())
         ]
+        if self.unreadable:
+            first = next(iter(self.unreadable.values()))
+            lines.append(_line([*self.unreadable], f"as other masks of these frames can be read: {first}"))
         if self.subsets:
             whole = next(iter(self.subsets.values())).folder
             lines.append(_line([*self.subsets], f"because all frames of their videos are present, e.g. {whole}"))
@@ -100,6 +105,8 @@ def sort_images(
     frames, masks = (
         [one for one in groups if one.are_masks == kind and not one.read_error] for kind in (False, True)
     )
+    unreadable = unreadable_masks(masks)
+    masks = _without(masks, unreadable)
     drawn = mask_like_frames(masks, frames)
     if not frames and not has_videos and label_files.by_format:  # the masks are in these
         drawn = [one for one in masks if not one.named_as_masks]
@@ -118,7 +125,9 @@ def sort_images(
     frames = _without(frames, subsets)
     cut = cut_outs(frames)
     frames = _without(frames, cut)
-    return SortedImages(frames, masks, derived, overlays, segments, unread, stills, blurred, subsets, cut)
+    return SortedImages(
+        frames, masks, derived, overlays, segments, unread, unreadable, stills, blurred, subsets, cut
+    )
 
 
 def _without(groups: Sequence[ImageGroup], others: Iterable[ImageGroup]) -> list[ImageGroup]:

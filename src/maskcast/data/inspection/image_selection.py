@@ -1,59 +1,37 @@
-"""Chooses which images to read if several show the same frames: class masks rather than pictures for people."""
+"""Recognises images that are made from others: depth, overlays, cut-outs, selections of a video's frames."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import permutations, product, takewhile
-from operator import ne
-from pathlib import PurePosixPath
+from itertools import permutations, takewhile
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
+from maskcast.data.frame_names import NameKey, name_key
 from maskcast.data.images import read_image
 from maskcast.data.inspection.families import open_at
 from maskcast.data.inspection.flat_images import SAME_COLOUR, flat_colours, have_texture
-from maskcast.data.inspection.image_groups import ImageGroup
+from maskcast.data.inspection.image_groups import ImageGroup, kind_words
 from maskcast.data.inspection.split_lists import split_of_name
-from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
 
-# Folders of instances or marks, each with the folder of class masks of the same frames, as tools write them.
-CLASS_FOLDERS = (
-    ("SegmentationObject", "SegmentationClass"),  # Pascal VOC, CVAT
-    ("SegmentationObjectPNG", "SegmentationClassPNG"),  # labelme
-    ("instances", "labels"),  # Mapillary Vistas
-    ("panoptic", "labels"),
-    ("TRA", "SEG"),  # Cell Tracking Challenge
-    ("instance", "semantic"),  # KITTI
-    ("colormaps", "masks"),  # BDD100K
-    ("colormaps", "bitmasks"),
-    ("Instance_masks", "Semantic_masks"),  # iSAID
-    ("instance-filt", "label-filt"),  # ScanNet
-    ("masks_human", "masks_machine"),  # Supervisely
-    ("Categories", "Category_ids"),  # CIHP
-)
-# Coloured versions for people: `colored_masks` beside `masks`, VIPSeg's `panomasksRGB`, KITTI's `semantic_rgb`.
-COLOURED = re.compile(r"[_-]?(colou?r(ed|s|maps?|i[sz]ed)?|rgb)[_-]?", re.IGNORECASE)
-FINE, COARSE = "gtFine", "gtCoarse"  # Cityscapes' fine and coarse annotations
-# Masks of Cityscapes and ApolloScape, the most useful first
-CITYSCAPES_SUFFIXES = ("_labelIds", "_labelTrainIds", "_bin", "_instanceIds")
 # Pictures of frames overlaid with their masks, e.g. from labelme's scripts.
 VISUALISATION = re.compile(r".*Visuali[sz]ations?|overlays?|overlaid|vis|viz|blend(ed)?|masked", re.IGNORECASE)
 # Images derived from frames, stored beside them: neither frames to learn from, nor masks, though some look like
 # masks.
 DERIVED = re.compile(
-    r"(depth|disparity|thumb(nail)?s?|previews?|super[_-]?pixels?|(optical[_-]?|opt[_-]?)?flows?)"
+    r"(depth|disparity|thumb(nail)?s?|previews?|super[_-]?pixels?"
+    r"|((optical|opt|scene|forward|fwd?|backward|bwd?)[_-]?)?flows?)"
     r"([_-]?(maps?|images?|imgs?|pngs?|jpgs?|vis|small|fwd?|bwd?|forward|backward))?",
     re.IGNORECASE,
 )
 
 SUBSET_RATIO = 10  # a folder with at most 1/SUBSET_RATIO of a video's frames is a selection of them, not a video
 MAX_KINDS = 8  # folders that differ in one part of their path: more than this are sequences, not kinds of images
-MAX_COMPARED = 12  # folders of masks, and frames of each, that are compared
 
 
 def is_visualisation(group: ImageGroup) -> bool:
@@ -64,7 +42,8 @@ def is_visualisation(group: ImageGroup) -> bool:
 def derived_images(groups: Sequence[ImageGroup], has_videos: bool) -> dict[ImageGroup, str]:
     """Returns derived images, such as depth, flow or thumbnails, with the word in their path that says so.
 
-    They are derived only if frames with the same names, or videos, exist as well. A sequence with such a name has
+    They are derived only if videos, or frames with the same names, exist as well. If several folders have such a
+    name, their frames may have names that differ in a word: `rgb_1`, `depth_1`. A sequence with such a name has
     masks elsewhere.
 
     Args:
@@ -77,15 +56,28 @@ def derived_images(groups: Sequence[ImageGroup], has_videos: bool) -> dict[Image
         for word in (*one.parts, *(text.strip("_-. ") for text in (one.name_suffix, one.name_word)))
         if DERIVED.fullmatch(word)
     }
-    frames = [one.keys() for one in groups if one not in named and not one.are_masks]
-    known, kinds = set().union(*frames), defaultdict[str, set[bool]](set)
+    frames = [one for one in groups if one not in named and not one.are_masks]
+    known = set().union(*(one.keys() for one in frames))
+    without_word = {name for one in frames for path in one.files for name in _names(one, path)} if named else set()
+    kinds, places = defaultdict[str, set[bool]](set), Counter(named.values())
     for one, word in named.items():
         kinds[word].add(one.are_masks)
+
+    def has_frame(one: ImageGroup, path: Path) -> bool:
+        names = _names(one, path)
+        return next(names) in known or (places[named[one]] > 1 and not without_word.isdisjoint(names))
+
     return {
         one: word
         for one, word in named.items()
-        if len(kinds[word]) == 1 and (2 * len(one.keys() & known) >= len(one.files) or (has_videos and not frames))
+        if len(kinds[word]) == 1
+        and (2 * sum(has_frame(one, path) for path in one.files) >= len(one.files) or (has_videos and not frames))
     }
+
+
+def _names(group: ImageGroup, path: Path) -> Iterator[NameKey]:
+    """Yields the frame keys of a file, at first with all words of its name, then without one."""
+    return (name_key(core) for _, core in kind_words(group.core(path)))
 
 
 def frames_shown_by(
@@ -128,7 +120,7 @@ def flat_pictures(
     of_videos = [(one, stems[one.parts[-1]]) for one in frames if one.parts and one.parts[-1] in stems]
     of_frames = [
         (one, other.folder)
-        for one, other in _parallel_pairs(frames, 0)
+        for one, other in parallel_pairs(frames, 0)
         if one.keys() <= other.keys() and not _is_split(one, other) and flat(one) and have_texture(other.files)
     ]
     for one, place in (*of_videos, *of_frames):
@@ -152,7 +144,7 @@ def video_subsets(frames: Sequence[ImageGroup]) -> dict[ImageGroup, ImageGroup]:
     """
     return {
         one: other
-        for one, other in _parallel_pairs(frames, 1)
+        for one, other in parallel_pairs(frames, 1)
         if SUBSET_RATIO * len(one.files) <= len(other.files) and _contains(other, one)
     }
 
@@ -164,12 +156,12 @@ def cut_outs(frames: Sequence[ImageGroup]) -> dict[ImageGroup, ImageGroup]:
     """
     return {
         one: other
-        for one, other in _parallel_pairs(frames, 0)
+        for one, other in parallel_pairs(frames, 0)
         if one.keys() <= other.keys() and _is_cut_from(one, other)
     }
 
 
-def _parallel_pairs(groups: Sequence[ImageGroup], deepest: int) -> Iterator[tuple[ImageGroup, ImageGroup]]:
+def parallel_pairs(groups: Sequence[ImageGroup], deepest: int) -> Iterator[tuple[ImageGroup, ImageGroup]]:
     """Yields pairs of groups whose folders differ in one part of their paths.
 
     Args:
@@ -214,89 +206,3 @@ def _contains(group: ImageGroup, few: ImageGroup) -> bool:
 def _shared_depth(one: ImageGroup, other: ImageGroup) -> int:
     """Returns the number of top folders that both paths share."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one.parts, other.parts, strict=False)))
-
-
-def mask_like_frames(masks: Sequence[ImageGroup], frames: Sequence[ImageGroup]) -> list[ImageGroup]:
-    """Returns drawings and dark pictures that look like masks but are frames: masks with the same names exist."""
-    called = [one.keys() for one in masks if one.named_as_masks]
-    of_photographs = [one.keys() for one in frames]
-    return [
-        one
-        for one in masks
-        if not one.named_as_masks
-        and one.keys() in called
-        and not any(one.keys() <= names for names in of_photographs)
-    ]
-
-
-def complementary_masks(read: Sequence[ImageGroup], others: Sequence[ImageGroup]) -> tuple[str, str] | None:
-    """Returns two folders of masks that share frames but no pixels: then each folder is one class or object.
-
-    Folders named by numbers, such as SA-V's objects, may share pixels, too.
-
-    Args:
-        read: masks that a pattern finds.
-        others: images that no pattern finds; masks in folders with frames among these may belong to those frames.
-    """
-    places = {part for one in others if not one.are_masks for part in one.parts}
-    for one, other in product(read, [other for other in others if other.are_masks][:MAX_COMPARED]):
-        parallel = len(one.parts) == len(other.parts) and sum(map(ne, one.parts, other.parts)) <= 1
-        names = {*other.parts} - {*one.parts}
-        objects = bool(names) and all(map(str.isdecimal, names)) and bool(one.keys() & other.keys())
-        if parallel and not places & names and (objects or _are_disjoint(one, other)):
-            first, second = (f"{each.folder} ({each.files[0].name})" for each in (one, other))
-            return first, second
-    return None
-
-
-def _are_disjoint(one: ImageGroup, other: ImageGroup) -> bool:
-    """Whether two-valued masks never mark the same pixel, though some frames have marks in both."""
-    ours, theirs = one.by_key(), other.by_key()
-    shared = sorted(ours.keys() & theirs.keys())
-    both = 0
-    for number in evenly_spaced(len(shared), MAX_COMPARED):
-        with suppress(MaskcastError):
-            pairs = [read_mask(paths[shared[number]]).values_HW for paths in (ours, theirs)]
-            marked = [values_HW != values_HW.min() for values_HW in pairs]
-            if any(len(np.unique(values_HW)) > 2 for values_HW in pairs) or pairs[0].shape != pairs[1].shape:
-                return False
-            if (marked[0] & marked[1]).any():
-                return False
-            both += all(each.any() for each in marked)
-    return both > 1
-
-
-def _has_colours(group: ImageGroup) -> bool:
-    with suppress(MaskcastError):
-        return read_mask(group.files[0]).grey() is None
-    return False
-
-
-def select_class_masks(masks: Sequence[ImageGroup]) -> list[ImageGroup]:
-    """Returns the masks without those that show the same frames in another form."""
-    if any(FINE in one.parts for one in masks):
-        masks = [one for one in masks if COARSE not in one.parts]
-    places = {one.parts: one for one in masks}
-    suffixes = defaultdict[tuple[str, ...], list[str]](list)
-    for one in masks:
-        suffixes[one.parts].append(one.name_suffix)
-    kept = []
-    for one in masks:
-        renamed = [
-            tuple(classes if part == other else part for part in one.parts) for other, classes in CLASS_FOLDERS
-        ]
-        uncoloured = [
-            tuple(COLOURED.sub("", part) if part == other else part for part in one.parts) for other in one.parts
-        ]
-        grey = [places[parts] for parts in uncoloured if parts in places and parts != one.parts]
-        if any(parts in places and parts != one.parts for parts in renamed) or any(
-            _has_colours(one) and not _has_colours(other) for other in grey
-        ):
-            continue
-        rivals = suffixes[one.parts]
-        best = next(
-            (tail for ids in CITYSCAPES_SUFFIXES for tail in rivals if tail.endswith(ids)), one.name_suffix
-        )
-        if best == one.name_suffix:
-            kept.append(one)
-    return kept

@@ -20,11 +20,11 @@ from maskcast.data.inspection.image_groups import (
     find_video_files,
     unsupported_files_text,
 )
-from maskcast.data.inspection.image_selection import select_class_masks
 from maskcast.data.inspection.inspect_patterns import inspect_best_guess
 from maskcast.data.inspection.label_files import inspect_label_files
 from maskcast.data.inspection.label_kinds import LabelFiles
 from maskcast.data.inspection.left_out import check_pairing, warn_unmatched_images, warn_unmatched_videos
+from maskcast.data.inspection.mask_selection import select_class_masks
 from maskcast.data.inspection.photographs import PROJECT_REASON
 from maskcast.data.inspection.widening import widen_frames
 from maskcast.data.mirror_swaps import find_sides

@@ -6,7 +6,7 @@ from maskcast.data.inspection.families import is_named_as_masks
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.frames_and_masks import SortedImages
 from maskcast.data.inspection.image_groups import ImageGroup, looks_like_masks
-from maskcast.data.inspection.image_selection import complementary_masks
+from maskcast.data.inspection.mask_selection import complementary_masks
 from maskcast.data.sources.patterns import CLIP, find_sequences
 from maskcast.errors import MaskcastError
 from maskcast.reading import pluralize

@@ -13,7 +13,7 @@ from maskcast.data.inspection.find_class_names import (
     unlisted_colours,
 )
 from maskcast.data.inspection.findings import Findings
-from maskcast.data.inspection.mixed_masks import inverted_note, propose_for_ids_and_greys
+from maskcast.data.inspection.mixed_masks import inverted_note, object_numbers_note, propose_for_ids_and_greys
 from maskcast.data.masks.panoptic import COLOUR_DIVISOR, PanopticEncoding, guess_encoding, is_two_byte_format
 from maskcast.data.masks.propose_params import propose_mask_params
 from maskcast.data.masks.rules import VOID
@@ -55,6 +55,8 @@ def add_mask_values(raw: Path, found: Findings, footage: Mapping[str, SequenceFi
         found.reasons["classes"] += f"; names are those of {place}"
         notes = tuple(note for note in notes if "name" not in note)
         found.rows.append(("classes", f"{', '.join(found.source['classes'])} ({place})"))
+    elif found.source.get("encoding") == "index" and (note := object_numbers_note(survey, masks)):
+        notes = (*(one for one in notes if "object ids" not in one), note)
     if conflict:
         path = conflict[2].relative_to(raw).as_posix()
         notes += (

@@ -1,6 +1,7 @@
-"""Finds masks of one set whose sequences differ in form: other numbers for the same classes, or inverted.
+"""Finds masks of one set whose values have another meaning in each sequence, or in some of them.
 
-The masks of two laboratories, or of two programs, may differ so.
+The masks of two laboratories, or of two programs, may differ in numbers, or be inverted. Objects are numbered anew
+in each video.
 """
 
 from collections import Counter
@@ -14,6 +15,8 @@ from maskcast.reading import first_few
 
 MAX_SHOWN = 3  # maximum number of sequences in a message
 MIN_SHARE = 0.1  # of the sequences that hold greys; of fewer, 255 may be an object without label
+MIN_NUMBERED = 0.8  # of the sequences, if values number objects
+MIN_LENGTHS = 2  # different numbers of objects
 INVERTED_SHARE = 0.75  # of a sequence's pixels; inverted masks leave less than the rest
 
 
@@ -73,6 +76,30 @@ def inverted_note(survey: MaskSurvey, masks: Mapping[str, Sequence[Path]]) -> st
     return (
         f"the foreground, {foreground[0]}, has {most:.0%} of the pixels in {_some(high)}, and {least:.0%} in "
         "others: if masks are inverted in one of these, invert them there"
+    )
+
+
+def object_numbers_note(survey: MaskSurvey, masks: Mapping[str, Sequence[Path]]) -> str:
+    """Returns a sentence if values may number the objects of each sequence, as in DAVIS 2017; else an empty one.
+
+    Then most sequences hold 1, 2, ... without gaps, and not all as many. A mask in which an object is hidden may
+    leave a gap.
+
+    Args:
+        survey: the contents of the masks.
+        masks: masks by sequence.
+    """
+    if survey.colours or survey.panoptic is not None:
+        return ""
+    of_sequences = [{*counts} - {0, survey.void} for counts in _counts_by_sequence(survey, masks).values()]
+    counted = [len(values) for values in of_sequences if values and max(values) == len(values)]
+    if len(counted) < MIN_NUMBERED * len(of_sequences) or len({*counted}) < MIN_LENGTHS or max(counted) < 2:
+        return ""
+    few, many = min(counted), max(counted)
+    return (
+        f"most sequences hold 1, 2, ... without gaps, up to {few} in some and {many} in others, as if objects "
+        "were numbered (DAVIS 2017, YouTube-VOS): if they are, set classes: [background, object] and encoding: "
+        "binary; instances: true keeps them apart"
     )
 
 
