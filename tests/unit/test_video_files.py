@@ -1,6 +1,8 @@
 """Windows of videos of many kinds against the whole decode, bit for bit; damage that is said."""
 
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from tests.videos import AV1, FILES, FRAMES, HEIGHT, SHORT, WIDTH, encode, picture, turned
+from tests.videos import AV1, FILES, FRAMES, HEIGHT, SHORT, WIDTH, X264, encode, picture, turned
 
 from maskcast.data.video_files import frames as video
 from maskcast.data.video_files import index as video_index
@@ -268,3 +270,31 @@ def test_a_size_that_changes_is_said_with_its_frame(tmp_path: Path) -> None:
     joined.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
     with pytest.raises(MaskcastError, match=r"c\.ts: frame [56] is 32x64, [56] of \d frames are 48x64 .*one size"):
         read_video(joined)
+
+
+READ_THE_BEGINNING = """
+import sys
+from pathlib import Path
+import av
+from maskcast.data.video_files.file import decode_frames, open_video
+av.logging.set_level(av.logging.ERROR)  # as older versions of torchvision do when they are imported
+for _ in range(20):
+    with open_video(Path(sys.argv[1]), "AUTO") as (container, stream):
+        next(decode_frames(None, container, stream))
+"""
+
+
+def test_a_file_is_closed_while_threads_of_its_frames_log_errors(tmp_path: Path) -> None:
+    """PyAV's logging needs Python's lock, which the end of a decoder holds while it waits for these threads."""
+    path = tmp_path / "damaged.mp4"
+    encode(path, "libx264", frames=30, size=(240, 320), codec_options=X264)
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for start, size in packets[2:]:
+        data[start + size // 4 : start + size // 4 + 20] = range(100, 120)
+    path.write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, "-c", READ_THE_BEGINNING, str(path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and "error while decoding" in done.stderr

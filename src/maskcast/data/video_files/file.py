@@ -34,7 +34,12 @@ def open_video(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
         with _open_container(f"file:{path}") as container:  # without `file:`, 12:30.mp4 would be a URL
             stream = _first_video(container, path)
             stream.thread_type = threads
-            yield container, stream
+            try:
+                yield container, stream
+            finally:
+                # Waits for the threads of frames without Python's lock. To close the file waits with it, and a
+                # thread that logs an error needs it, if any package has turned on PyAV's logging.
+                stream.codec_context.flush_buffers()
     except (av.FFmpegError, OSError) as error:
         if is_disk_full(error):  # of an output that is written at the same time
             raise
