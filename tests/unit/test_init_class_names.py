@@ -30,6 +30,9 @@ IDS: dict[str, Any] = {  # file: content
     "obj_class_to_machine_color.json": {"car": [1, 1, 1], "person": [2, 2, 2]},  # Supervisely
     "classes.csv": "id,name,r,g,b\n0,background,0,0,0\n1,car,255,0,0\n2,person,0,0,255\n",
     "_classes.csv": "Pixel Value, Class\n0, background\n1, car\n2, person\n",  # Roboflow
+    "objectInfo150.txt":  # ADE20K
+    "Idx\tRatio\tTrain\tName\n1\t0.1576\t11664\tcar\n2\t0.1072\t60\tperson\n",
+    "class_sizes.csv": "name,id,size,kind\ncar,1,70,vehicle\nperson,2,50,human\n",
     "labels.txt": "0: background\n1: car\n2: person\n",
     "class_labels.txt": "0 background\n1 car\n2 person\n",
 }
@@ -47,14 +50,14 @@ BY_COLOUR: dict[str, Any] = {
     "meta.json": {"classes": [{"title": "car", "color": "#FF0000"}, {"title": "person", "color": "#0000FF"}]},
     "classes.csv": "name,color\nbackground,#000000\ncar,#ff0000\nperson,#0000ff\n",
     "class_dict.csv": "id,name,r,g,b\n0,background,0,0,0\n1,car,255,0,0\n2,person,0,0,255\n",
+    "label_colors.csv": "name,kind,r,g,b,count\nbackground,a,0,0,0,7\ncar,b,255,0,0,9\nperson,b,0,0,255,3\n",
 }
 OTHERS: dict[str, Any] = {  # which are no lists of these classes
     "classes.json": [{"name": "car", "id": 4}, {"name": "person", "id": 7}, {"name": "dog", "id": 9}],
     "label_counts.txt": "car 31\nperson 12\ndog 5\n",
     "labels.csv": "0,car\n0,person\n1,dog\n",
-    "classes.csv": "Idx,Ratio,Train,Name\n1,0.1,100,car\n2,0.2,50,person\n",
-    "class_shares.csv": "Idx,Ratio,Name\n1,0.1,car\n2,0.2,person\n",
-    "class_sizes.csv": "name,id,size,kind\ncar,1,70,vehicle\nperson,2,50,human\n",
+    "classes.csv": "Rank,Ratio,Train,Name\n1,0.1,100,car\n2,0.2,50,person\n",
+    "class_ids.csv": "name,id,train id,label id\ncar,1,0,7\nperson,2,1,9\n",
     "class_counts.txt": "title\n1 car 31\n2 person 12\n",
     "dataset.json": {"background": 0, "car": 1, "person": 2},
     "class.json": {"labels": 3},

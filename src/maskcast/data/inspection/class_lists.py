@@ -18,7 +18,7 @@ from maskcast.errors import MaskcastError
 from maskcast.files import list_files
 from maskcast.reading import decode_text, is_small_integer, parsing, read_file
 
-NAMED_AS_LIST = re.compile(r"class|label|palette|colou?r|categor", re.IGNORECASE)
+NAMED_AS_LIST = re.compile(r"class|label|palette|colou?r|categor|objectinfo", re.IGNORECASE)
 # Others have classes in a part: Supervisely, nnU-Net, Mapillary Vistas.
 CLASS_LIST = re.compile(
     rf".*({NAMED_AS_LIST.pattern}).*\.(txt|csv|json)|(meta|dataset|config.*)\.json", re.IGNORECASE
@@ -34,6 +34,10 @@ _LABELMAP = re.compile(r"([^:]+):(\d+),(\d+),(\d+):[^:]*:[^:]*")
 _HEADER = re.compile(
     r"((id|index|name|class|label|value|pixel|colou?r|rgb|hex|r|g|b|red|green|blue)_?)+", re.IGNORECASE
 )
+# Titles of the columns that count; a table may have others: ADE20K has `Idx`, `Ratio`, `Train`, `Val`, `Name`.
+_NAME_COLUMN = re.compile(r"((class|label)[ _]?)?(name|title)|class|label", re.IGNORECASE)
+_ID_COLUMN = re.compile(r"((class|label|pixel)[ _]?)?(id|idx|index|value)", re.IGNORECASE)
+_COLOUR_COLUMNS = (("r", "red"), ("g", "green"), ("b", "blue"))
 # How many numbers may stand before and after a name: an id, a colour, or both, perhaps with the opacity.
 # ITK-SNAP adds two that say what is visible.
 _FORMS = {(1, 0), (0, 1), (3, 0), (0, 3), (1, 3), (3, 1), (4, 0), (0, 4), (1, 4), (5, 0), (7, 0)}
@@ -92,11 +96,12 @@ def _parse_text(text: str) -> list[ListedClass]:
         return [ListedClass(one[1].strip(), _rgb([int(one[k]) for k in (2, 3, 4)])) for one in labelmap]
     for delimiter in DELIMITERS:
         if 2 * sum(delimiter in line for line in lines) > len(lines):
-            table: list[list[str]] = []
+            rows: list[list[str]] = []
             with suppress(csv.Error):  # no table
-                table += map(_cells, csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
+                rows += csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+            table = [_cells(row) for row in rows]
             if 2 * sum(map(_has_values, table)) > len(table):
-                found = _parse_rows(table, f"{delimiter.strip()} ")
+                found = _parse_columns(rows) or _parse_rows(table, f"{delimiter.strip()} ")
                 if found or 2 * sum(_COLOUR_WORD.search(line) is not None for line in lines) <= len(lines):
                     return found
                 break
@@ -161,6 +166,21 @@ def _parse_rows(rows: Sequence[Sequence[str]], joint: str) -> list[ListedClass]:
     counts_up = first == 1 and [one.number for one in found] in ([*range(len(found))], [*range(1, len(found) + 1)])
     has_colours = any(one.colour is not None for one in found)
     return found if len(valued) == len(rows) or counts_up or has_colours else whole_rows or found
+
+
+def _parse_columns(rows: Sequence[Sequence[str]]) -> list[ListedClass]:
+    """Returns the classes of a table whose titles say which column has names, and which have ids or colours."""
+    titles = [title.strip() for title in rows[0]]
+    names, ids = (
+        [k for k, title in enumerate(titles) if form.fullmatch(title)] for form in (_NAME_COLUMN, _ID_COLUMN)
+    )
+    colours = [k for words in _COLOUR_COLUMNS for k, title in enumerate(titles) if title.lower() in words]
+    if len(names) != 1 or len(ids) > 1 or len(colours) not in (0, 3) or not (ids or colours):
+        return []
+    if any(len(row) != len(titles) for row in rows):
+        return []
+    found = [_with_values(row[names[0]].strip(), [row[k].strip() for k in ids + colours]) for row in rows[1:]]
+    return [one for one in found if one is not None] if all(found) else []
 
 
 def _count_numbers(cells: Iterable[str]) -> int:
