@@ -297,3 +297,9 @@ def test_pipes_are_no_lists(tmp_path: Path) -> None:
     for name in ("classes.txt", "val.txt", "splits.csv"):
         os.mkfifo(tmp_path / name)
     assert inspect_folder(tmp_path).source["classes"] == NAMES
+
+
+def test_the_colour_of_most_pixels_comes_first_where_no_class_is_called_background(tmp_path: Path) -> None:
+    """Class 0 is what scores without background leave out; A2D2's list begins with a car."""
+    write(tmp_path, "class_list.json", {"#ff0000": "car 1", "#000000": "sky", "#0000ff": "person"}, colours=True)
+    assert inspect_folder(tmp_path).source["classes"] == ["sky", "car 1", "person"]

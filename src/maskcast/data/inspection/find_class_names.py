@@ -53,8 +53,12 @@ def source_with_list(
         void |= dict.fromkeys(map(COLOUR.format, lacking), VOID)
         names = dict.fromkeys(name for name in by_colour.values() if not NO_LABEL.fullmatch(name))
         values = void | {colour: name if name in names else VOID for colour, name in by_colour.items()}
-        background_first = sorted(names, key=lambda name: name.lower() != "background")
-        return {"classes": background_first, "values": values} if len(names) > 1 else None
+        first = _first_class([*names], values, survey)
+        return (
+            {"classes": sorted(names, key=lambda name: name != first), "values": values}
+            if len(names) > 1
+            else None
+        )
     if any(one.number is not None for one in listed):
         return None  # the order says nothing of the ids
     names_by_id = [one.name for one in listed]
@@ -69,6 +73,19 @@ def source_with_list(
     if no_label == [len(names_by_id) - 1] and "ignore" not in source and len(names_by_id) > 2:
         return {"classes": names_by_id[:-1], "ignore": no_label[0]}
     return {"classes": names_by_id}
+
+
+def _first_class(names: Sequence[str], values: Mapping[str, str], survey: MaskSurvey) -> str:
+    """Returns the class of colours that counts as background: one called so, else the one of most pixels."""
+    if called := [name for name in names if name.lower() == "background"]:
+        return called[0]
+    if not names or any(map(BACKGROUND.fullmatch, names)):
+        return next(iter(names), "")
+    shares = dict.fromkeys(names, 0.0)
+    for value in survey.values:
+        if (name := values.get(survey.format_values([value]))) in shares:
+            shares[name] += survey.share([value])
+    return max(names, key=shares.__getitem__)
 
 
 def leaves_background_out(source: Mapping[str, Any], listed: Sequence[ListedClass], survey: MaskSurvey) -> bool:
