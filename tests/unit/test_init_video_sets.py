@@ -592,25 +592,29 @@ def test_a_dot_before_the_number_of_a_frame_ends_the_name_of_its_sequence(
 @pytest.mark.parametrize("indexed", [False, True])
 def test_values_that_number_the_objects_of_each_sequence_are_no_classes(indexed: bool, tmp_path: Path) -> None:
     """DAVIS 2017 has a palette; YouTube-VOS and MOSE have greys, too, in copies that people make."""
-    for k, count in enumerate((2, 1, 2, 2)):
+    for k, count in enumerate((3, 1, 2, 3)):
         frames, masks = frames_of(k, LENGTH)
+        masks[:, :6, :9] = 3
+        masks[masks > count] = 0
         write_images(tmp_path / f"JPEGImages/{k}", frames, "{:05d}.jpg")
-        write_images(tmp_path / f"Annotations/{k}", masks.clip(0, count), "{:05d}.png", indexed=indexed)
+        write_images(tmp_path / f"Annotations/{k}", masks, "{:05d}.png", indexed=indexed)
     found = plan_params(tmp_path).findings
     notes = [warning for warning in found.warnings if "object" in warning]
     assert notes == [
-        "masks: most sequences hold 1, 2, ... without gaps, up to 1 in some and 2 in others, as if objects were "
+        "masks: most sequences hold 1, 2, ... without gaps, up to 1 in some and 3 in others, as if objects were "
         "numbered (DAVIS 2017, YouTube-VOS): if they are, set classes: [background, object] and encoding: binary; "
         "instances: true keeps them apart"
     ]
     as_told = {"classes": ["background", "object"], "encoding": "binary", "instances": True}
     _, store = prepared(tmp_path, tmp_path / "clips", **as_told)
-    assert {len(clip.objects["objects"]) for clip in store.clips} == {1, 2}
+    assert {len(clip.objects["objects"]) for clip in store.clips} == {1, 2, 3}
 
 
-def test_classes_that_every_sequence_has_are_not_taken_for_objects(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nested", [False, True])
+def test_classes_of_all_sequences_or_within_others_are_not_taken_for_objects(nested: bool, tmp_path: Path) -> None:
     for k in range(4):
         frames, masks = frames_of(k, LENGTH)
+        masks = masks.clip(0, 1 + k % 2) if nested else masks
         write_images(tmp_path / f"frames/{k}", frames, "{:05d}.jpg")
         write_images(tmp_path / f"masks/{k}", masks, "{:05d}.png")
     assert not [warning for warning in plan_params(tmp_path).findings.warnings if "object" in warning]

@@ -16,7 +16,7 @@ from maskcast.reading import first_few
 MAX_SHOWN = 3  # maximum number of sequences in a message
 MIN_SHARE = 0.1  # of the sequences that hold greys; of fewer, 255 may be an object without label
 MIN_NUMBERED = 0.8  # of the sequences, if values number objects
-MIN_LENGTHS = 2  # different numbers of objects
+MIN_OBJECTS = 3  # in the sequence with most; classes 1 and 2 may be nested: organ and tumour
 INVERTED_SHARE = 0.75  # of a sequence's pixels; inverted masks leave less than the rest
 
 
@@ -93,9 +93,11 @@ def object_numbers_note(survey: MaskSurvey, masks: Mapping[str, Sequence[Path]])
         return ""
     of_sequences = [{*counts} - {0, survey.void} for counts in _counts_by_sequence(survey, masks).values()]
     counted = [len(values) for values in of_sequences if values and max(values) == len(values)]
-    if len(counted) < MIN_NUMBERED * len(of_sequences) or len({*counted}) < MIN_LENGTHS or max(counted) < 2:
+    if len(counted) < MIN_NUMBERED * len(of_sequences) or not counted:
         return ""
     few, many = min(counted), max(counted)
+    if few == many or many < MIN_OBJECTS:
+        return ""
     return (
         f"most sequences hold 1, 2, ... without gaps, up to {few} in some and {many} in others, as if objects "
         "were numbered (DAVIS 2017, YouTube-VOS): if they are, set classes: [background, object] and encoding: "
