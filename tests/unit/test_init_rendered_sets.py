@@ -78,3 +78,15 @@ def test_masks_that_cannot_be_read_do_not_hide_those_that_can(tmp_path: Path) ->
     synthia(tmp_path / "alone", colours=False)
     with pytest.raises(MaskcastError, match="masks with 16-bit colours are not supported"):
         plan_params(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("name", ["align_depth", "depth_left", "disp_occ_0", "kinect-depth-raw"])
+def test_depth_has_words_beside_it(name: str, tmp_path: Path) -> None:
+    for k, video in enumerate(("a", "b", "c")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / video / "align_rgb", frames, "{:05d}.jpg")
+        write_images(tmp_path / video / name, ramp(LENGTH), "{:05d}.png")
+        write_images(tmp_path / video / "2Dseg/mask", in_colours(masks), "{:05d}.png")
+    found = plan_params(tmp_path).findings
+    assert (found.source["images"], found.source["masks"]) == ("{clip}/align_rgb", "{clip}/2Dseg/mask")
+    assert any(f"as the name {name!r} says" in warning for warning in found.warnings)

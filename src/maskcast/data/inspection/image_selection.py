@@ -24,9 +24,10 @@ VISUALISATION = re.compile(r".*Visuali[sz]ations?|overlays?|overlaid|vis|viz|ble
 # Images derived from frames, stored beside them: neither frames to learn from, nor masks, though some look like
 # masks.
 DERIVED = re.compile(
-    r"(depth|disparity|thumb(nail)?s?|previews?|super[_-]?pixels?"
+    r"(([a-z]+[_-])?(depth|disp(arity)?)|thumb(nail)?s?|previews?|super[_-]?pixels?"
     r"|((optical|opt|scene|forward|fwd?|backward|bwd?)[_-]?)?flows?)"
-    r"([_-]?(maps?|images?|imgs?|pngs?|jpgs?|vis|small|fwd?|bwd?|forward|backward))?",
+    r"([_-]?(maps?|images?|imgs?|pngs?|jpgs?|vis|small|fwd?|bwd?|forward|backward|left|right|raw|align(ed)?|gr[ae]y"
+    r"|(occ|noc)([_-]\d)?))*",
     re.IGNORECASE,
 )
 
