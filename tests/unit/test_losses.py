@@ -96,6 +96,15 @@ def test_equals_the_plain_formula_in_value_and_gradient(
     assert gradient.is_contiguous(memory_format=layout)
 
 
+def test_logits_of_turned_frames_have_the_gradient_of_their_copies() -> None:
+    logits, target = example()
+    turned = logits.transpose(2, 3), target.transpose(1, 2)  # neither NCHW nor channels_last
+    expected = value_and_gradient(MaskLoss(MaskLossConfig()), logits, target)
+    value, gradient = value_and_gradient(MaskLoss(MaskLossConfig()), *turned)
+    torch.testing.assert_close(value, expected[0])
+    torch.testing.assert_close(gradient.transpose(2, 3), expected[1])
+
+
 def test_long_targets_and_float32_give_the_same() -> None:
     logits, target = example(torch.float32)
     expected, expected_gradient = value_and_gradient(plain, logits.double(), target, MaskLossConfig())

@@ -77,6 +77,20 @@ def test_a_laplacian_level_weighs_twice_the_one_before() -> None:
     assert loss(logits, torch.zeros(1, 1, 16, 24, dtype=torch.uint8)).item() == pytest.approx(3 * want)
 
 
+def test_autocast_changes_neither_loss_nor_gradient() -> None:
+    random = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 256, (2, 3, 32, 32), generator=random).to(torch.uint8)
+    logits = torch.randn(2, 3, 1, 32, 32, generator=random)
+    results = []
+    for enabled in (False, True):
+        mine = logits.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = MatteLoss(MatteLossConfig())(mine, target)
+        loss.backward()
+        results.append((loss.detach(), mine.grad))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 def test_a_perfect_matte_costs_nothing_and_gradients_are_finite() -> None:
     target = torch.randint(0, 2, (2, 3, 17, 13), dtype=torch.uint8) * 255
     logits = torch.where(target > 0, 40.0, -40.0)[:, :, None].requires_grad_()

@@ -76,6 +76,6 @@ class DetectorModel:
 
 
 def _chunks(frames_BHWC: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields parts of the frames that fit into memory."""
+    """Yields parts of the frames that fit into memory, as arrays that PyTorch takes: without negative strides."""
     for start in range(0, len(frames_BHWC), FRAMES_AT_ONCE):
-        yield frames_BHWC[start : start + FRAMES_AT_ONCE]
+        yield np.ascontiguousarray(frames_BHWC[start : start + FRAMES_AT_ONCE])

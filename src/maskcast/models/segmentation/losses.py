@@ -72,7 +72,7 @@ class MaskLoss(nn.Module):
         With several processes it is the loss over all their frames (see ``maskcast.distributed``).
 
         Args:
-            logits: (N, K, ...) floating, NCHW or channels_last; the gradient has the same layout.
+            logits: (N, K, ...) floating; the gradient has their layout if that is NCHW or channels_last.
             target: (N, ...) class ids below K, or 255; uint8 or long.
             part: of which windows these are a part; None if they are all.
         """
@@ -180,17 +180,18 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, target, lse_N1P, coefficients = ctx.saved_tensors
-        gradient = torch.empty_like(logits)
+        logits_NKP = logits.flatten(2)  # a copy if the layout is neither NCHW nor channels_last
+        gradient_NKP = torch.empty_like(logits_NKP)
         with torch.autocast(logits.device.type, enabled=False):
             _fused_backend(logits).fill_gradient(
-                gradient.flatten(2),
-                logits.flatten(2),
+                gradient_NKP,
+                logits_NKP,
                 target.flatten(1),
                 lse_N1P,
                 all_sum(grads[0]) * coefficients,
                 ctx.terms,
             )
-        return gradient, None, None, None, None
+        return gradient_NKP.unflatten(2, logits.shape[2:]), None, None, None, None
 
 
 def _fused_backend(logits: Tensor) -> ModuleType:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.distributed import all_means
-from maskcast.models.arithmetic import at_least_float32
+from maskcast.models.arithmetic import at_least_float32, without_autocast
 from maskcast.models.segmentation.configs import MatteLossConfig
 from maskcast.models.segmentation.losses import Part
 
@@ -95,4 +95,5 @@ def laplacian_pyramid(pictures_N1HW: Tensor, kernel_11KK: Tensor) -> list[Tensor
 
 
 def _blurred(pictures_N1HW: Tensor, kernel_11KK: Tensor) -> Tensor:
-    return F.conv2d(F.pad(pictures_N1HW, (2, 2, 2, 2), mode="reflect"), kernel_11KK)
+    with without_autocast(pictures_N1HW.device):  # bf16 rounds a smooth difference by more than its Laplacian
+        return F.conv2d(F.pad(pictures_N1HW, (2, 2, 2, 2), mode="reflect"), kernel_11KK)
