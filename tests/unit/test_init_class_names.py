@@ -30,8 +30,8 @@ IDS: dict[str, Any] = {  # file: content
     "obj_class_to_machine_color.json": {"car": [1, 1, 1], "person": [2, 2, 2]},  # Supervisely
     "classes.csv": "id,name,r,g,b\n0,background,0,0,0\n1,car,255,0,0\n2,person,0,0,255\n",
     "_classes.csv": "Pixel Value, Class\n0, background\n1, car\n2, person\n",  # Roboflow
-    "objectInfo150.txt":  # ADE20K
-    "Idx\tRatio\tTrain\tName\n1\t0.1576\t11664\tcar\n2\t0.1072\t60\tperson\n",
+    "objectInfo150.txt": "Idx\tRatio\tTrain\tName\n1\t0.1576\t11664\tcar\n2\t0.1072\t60\tperson\n",  # ADE20K
+    "class_shares.csv": "Idx,Ratio,Name\n1,0.1,car\n2,0.2,person\n",
     "class_sizes.csv": "name,id,size,kind\ncar,1,70,vehicle\nperson,2,50,human\n",
     "labels.txt": "0: background\n1: car\n2: person\n",
     "class_labels.txt": "0 background\n1 car\n2 person\n",

@@ -27,13 +27,13 @@ def ramp(count: int) -> np.ndarray:
     )
 
 
-def virtual_kitti(root: Path) -> None:
+def virtual_kitti(root: Path, depth: str) -> None:
     for k, scene in enumerate(("Scene01", "Scene02", "Scene06")):
         frames, masks = frames_of(k, LENGTH)
         place = root / scene / "clone/frames"
         write_images(place / "rgb/Camera_0", frames, "rgb_{:05d}.jpg")
         write_images(place / "classSegmentation/Camera_0", in_colours(masks), "classgt_{:05d}.png")
-        write_images(place / "depth/Camera_0", ramp(LENGTH), "depth_{:05d}.png")
+        write_images(place / "depth/Camera_0", ramp(LENGTH), depth)
         write_images(place / "forwardFlow/Camera_0", frames[:, :, ::-1], "flow_{:05d}.png")
         (root / scene / "clone/colors.txt").write_text(
             "Category r g b\nRoad 128 64 128\nSky 90 200 255\nCar 200 0 0\n"
@@ -55,8 +55,9 @@ def synthia(root: Path, *, colours: bool) -> None:
             cv2.imwrite(str(root / name / "GT/LABELS" / tail / f"{number:06d}.png"), rgb)
 
 
-def test_colour_images_are_the_frames_and_depth_and_flow_are_left_out(tmp_path: Path) -> None:
-    virtual_kitti(tmp_path)
+@pytest.mark.parametrize("depth", ["depth_{:05d}.png", "{:05d}.png"])
+def test_colour_images_are_the_frames_and_depth_and_flow_are_left_out(depth: str, tmp_path: Path) -> None:
+    virtual_kitti(tmp_path, depth)
     found = plan_params(tmp_path).findings
     assert found.source["images"] == "{clip}/clone/frames/rgb/Camera_0"
     assert found.source["masks"] == "{clip}/clone/frames/classSegmentation/Camera_0"

@@ -53,12 +53,10 @@ def source_with_list(
         void |= dict.fromkeys(map(COLOUR.format, lacking), VOID)
         names = dict.fromkeys(name for name in by_colour.values() if not NO_LABEL.fullmatch(name))
         values = void | {colour: name if name in names else VOID for colour, name in by_colour.items()}
+        if len(names) < 2:
+            return None
         first = _first_class([*names], values, survey)
-        return (
-            {"classes": sorted(names, key=lambda name: name != first), "values": values}
-            if len(names) > 1
-            else None
-        )
+        return {"classes": sorted(names, key=lambda name: name != first), "values": values}
     if any(one.number is not None for one in listed):
         return None  # the order says nothing of the ids
     names_by_id = [one.name for one in listed]
@@ -77,15 +75,11 @@ def source_with_list(
 
 def _first_class(names: Sequence[str], values: Mapping[str, str], survey: MaskSurvey) -> str:
     """Returns the class of colours that counts as background: one called so, else the one of most pixels."""
-    if called := [name for name in names if name.lower() == "background"]:
-        return called[0]
-    if not names or any(map(BACKGROUND.fullmatch, names)):
-        return next(iter(names), "")
-    shares = dict.fromkeys(names, 0.0)
-    for value in survey.values:
-        if (name := values.get(survey.format_values([value]))) in shares:
-            shares[name] += survey.share([value])
-    return max(names, key=shares.__getitem__)
+    called = next((name for name in names if name.lower() == "background"), None)
+    if called is not None or any(map(BACKGROUND.fullmatch, names)):
+        return called or names[0]
+    name_of = {value: values.get(survey.format_values([value])) for value in survey.values}
+    return max(names, key=lambda name: survey.share([value for value in name_of if name_of[value] == name]))
 
 
 def leaves_background_out(source: Mapping[str, Any], listed: Sequence[ListedClass], survey: MaskSurvey) -> bool:

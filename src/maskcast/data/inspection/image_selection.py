@@ -64,20 +64,20 @@ def derived_images(groups: Sequence[ImageGroup], has_videos: bool) -> dict[Image
     for one, word in named.items():
         kinds[word].add(one.are_masks)
 
-    def has_frame(one: ImageGroup, path: Path) -> bool:
-        names = _names(one, path)
-        return next(names) in known or (places[named[one]] > 1 and not without_word.isdisjoint(names))
+    def have_frames(one: ImageGroup) -> bool:
+        if places[named[one]] == 1:
+            return 2 * len(one.keys() & known) >= len(one.files)
+        return 2 * sum(not without_word.isdisjoint(_names(one, path)) for path in one.files) >= len(one.files)
 
     return {
         one: word
         for one, word in named.items()
-        if len(kinds[word]) == 1
-        and (2 * sum(has_frame(one, path) for path in one.files) >= len(one.files) or (has_videos and not frames))
+        if len(kinds[word]) == 1 and (have_frames(one) or (has_videos and not frames))
     }
 
 
 def _names(group: ImageGroup, path: Path) -> Iterator[NameKey]:
-    """Yields the frame keys of a file, at first with all words of its name, then without one."""
+    """Yields the frame keys of a file: with all words of its name, and without one."""
     return (name_key(core) for _, core in kind_words(group.core(path)))
 
 
